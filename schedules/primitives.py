@@ -1,0 +1,200 @@
+"""What the CPU families share: finding the blocks of a kernel, and the schedule of each kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvmconv._tvm import TVMObject
+from tvmconv.kernel import KIND
+
+_REDUCE = 2
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a kernel.
+
+    Attributes
+    ----------
+    output : SBlockRV
+        The last block: it writes the result.
+    work : SBlockRV or None
+        The reduction that the output stage finishes.
+    total : SBlockRV or None
+        The sum of the reduction's partial sums, if it is done in parts.
+    kind : str
+        ``contraction``, ``window``, or ``map`` if there is no reduction to tile.
+    stages : tuple of SBlockRV
+        Other blocks before the output, in order.
+    """
+
+    output: TVMObject
+    work: TVMObject | None
+    total: TVMObject | None
+    kind: str
+    stages: tuple[TVMObject, ...]
+
+
+def find_blocks(sch: TVMObject) -> Blocks:
+    """Recognise a kernel's blocks by the kind that its tensor expression gave them."""
+    blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
+    by_kind: dict[str, TVMObject] = {}
+    stages = []
+    for block in blocks[:-1]:
+        kind = str(sch.get(block).annotations.get(KIND, "map"))
+        if kind in ("contraction", "window", "total"):
+            by_kind[kind] = block
+        else:
+            stages.append(block)
+    kind = next((k for k in ("contraction", "window") if k in by_kind), "map")
+    return Blocks(blocks[-1], by_kind.get(kind), by_kind.get("total"), kind, tuple(stages))
+
+
+@dataclass(frozen=True)
+class Extents:
+    """Loop extents of a tiled reduction.
+
+    Attributes
+    ----------
+    outer : tuple of int
+        Output axes without the lane: batch, channel slots, spatial axes.
+    lanes : int
+        Extent of the innermost axis, which is vectorised.
+    reduce : tuple of int
+        Reduction axes, outermost first.
+    """
+
+    outer: tuple[int, ...]
+    lanes: int
+    reduce: tuple[int, ...]
+
+    @property
+    def taps(self) -> int:
+        """Terms in one sum."""
+        return math.prod(self.reduce)
+
+
+def extents(sch: TVMObject, blocks: Blocks) -> Extents:
+    """Read the extents off a kernel that has not been scheduled."""
+    out = [int(sch.get(loop).extent) for loop in sch.get_loops(blocks.output)]
+    reduce = [
+        int(v.dom.extent)
+        for block in (blocks.total, blocks.work)
+        if block is not None
+        for v in sch.get(block).iter_vars
+        if v.iter_type == _REDUCE
+    ]
+    return Extents(tuple(out[:-1]), out[-1], tuple(reduce))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A schedule of a reduction on blocked tensors.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Elements of each output axis (batch, slots, spatial axes) that one tile keeps in registers.
+    order : tuple of int
+        Output axes from the outermost tile loop to the innermost.
+    fused : int
+        How many of the outer tile loops are fused and shared among the threads; 0 is serial.
+    """
+
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+    fused: int
+
+
+def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bool) -> None:
+    """Keep a tile of sums in registers over the whole reduction.
+
+    The output stage is tiled and ordered; the reduction is computed where its tile is needed, into
+    a local buffer, reduction loops outside and the tile's loops, unrolled, inside.
+
+    Parameters
+    ----------
+    sch : Schedule
+    blocks : Blocks
+        With a reduction.
+    tile : Tile
+    unroll_window : bool
+        Unroll the reduction's loops as well.
+    """
+    *axes, lane = sch.get_loops(blocks.output)
+    pairs = [sch.split(axis, [None, size]) for axis, size in zip(axes, tile.sizes, strict=True)]
+    outer = [pairs[k][0] for k in tile.order]
+    inner = [pair[1] for pair in pairs]
+    # Slots innermost: one broadcast input element then feeds every slot of the tile.
+    inner = [inner[0], *inner[2:], inner[1]]
+    sch.reorder(*outer, *inner, lane)
+    if tile.fused:
+        shared = sch.fuse(*outer[: tile.fused])
+        sch.parallel(shared)
+        outer = [shared, *outer[tile.fused :]]
+    axes_count = len(axes) + 1
+    place = outer[-1]
+    if blocks.total is not None:
+        place = _sum_at(sch, blocks.total, place, axes_count, False)
+    _sum_at(sch, blocks.work, place, axes_count, unroll_window)
+    _unroll_tile(sch, sch.get_loops(blocks.output)[-axes_count:])
+
+
+def _sum_at(
+    sch: TVMObject, block: TVMObject, place: TVMObject, axes: int, unroll: bool
+) -> TVMObject:
+    """Compute a reduction at a loop, its own loops outside and the tile's, unrolled, inside.
+
+    Returns the outermost loop of the reduction, at which its summands may be computed.
+    """
+    sch.compute_at(block, place, preserve_unit_loops=True)
+    sch.set_scope(block, 0, "local")
+    kinds = [v.iter_type for v in sch.get(block).iter_vars]
+    reduces = sum(kind == _REDUCE for kind in kinds)
+    loops = sch.get_loops(block)[-len(kinds) :]
+    spatial, reduce = loops[: len(kinds) - reduces], loops[len(kinds) - reduces :]
+    # Of partial sums, the first axis is the number of the part: one of them at a time.
+    part, tile = spatial[:-axes], spatial[-axes:]
+    order = [tile[0], *tile[2:-1], tile[1], tile[-1]]
+    sch.reorder(*part, *reduce, *order)
+    if unroll:
+        for loop in reduce:
+            sch.unroll(loop)
+    _unroll_tile(sch, order)
+    init = sch.decompose_reduction(block, reduce[0])
+    _unroll_tile(sch, sch.get_loops(init)[-axes:])
+    return reduce[0]
+
+
+def _unroll_tile(sch: TVMObject, loops: Sequence[TVMObject]) -> None:
+    """Unroll the loops of a tile, and make its lanes a vector."""
+    *tile, lanes = loops
+    for loop in tile:
+        sch.unroll(loop)
+    sch.vectorize(lanes)
+
+
+def schedule_map(
+    sch: TVMObject, block: TVMObject, parallel: bool, blocked: bool
+) -> None:
+    """Share an elementwise loop nest among the threads, and vectorise the lanes if blocked."""
+    loops = list(sch.get_loops(block))
+    if blocked and len(loops) > 1:
+        sch.vectorize(loops[-1])
+        loops = loops[:-1]
+    if parallel:
+        # The innermost loop stays whole: consecutive elements belong to one thread.
+        outer = loops[:-1] or loops
+        sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
+
+
+def balance(units: int, threads: int) -> float:
+    """Time of a statically shared loop relative to a perfect division of its work."""
+    return math.ceil(units / threads) * threads / units
+
+
+def tiles(outer: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    """Number of tiles along each axis."""
+    return [-(-extent // size) for extent, size in zip(outer, sizes, strict=True)]

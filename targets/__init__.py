@@ -1,0 +1,1 @@
+"""Hardware descriptions, one TOML file a target; :mod:`tvmconv.target` loads them."""

@@ -1,0 +1,166 @@
+"""Random problems, small enough to check quickly, over every operator of the convolution family.
+
+They lean towards what goes wrong: asymmetric padding, strides longer than the kernel, prime sizes,
+one-pixel maps, groups and multipliers, dilation, channels that no vector width divides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tvmconv import ops
+from tvmconv.errors import InputError
+from tvmconv.ops import Family, windows
+from tvmconv.ops.activation import ACTIVATIONS
+from tvmconv.problem import Problem
+
+T = TypeVar("T")
+
+_KERNELS = {1: (1, 2, 3, 3, 5, 8, 9), 2: (1, 1, 2, 3, 3, 3, 5, 7), 3: (1, 2, 3, 3)}
+_SIZES = {1: (1, 2, 5, 16, 23, 37, 64), 2: (1, 2, 3, 5, 7, 8, 11, 13, 16, 19), 3: (1, 2, 3, 5, 7)}
+_CHANNELS = (1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 24, 32)
+_ACTIVATIONS = ("", "", "relu", "clip,-1,2", *(name for name in ACTIVATIONS if name != "clip"))
+
+
+class Picker(Protocol):
+    """Where decisions come from: a random generator, or Hypothesis."""
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer from low to high, both included."""
+
+    def choice(self, values: Sequence[T]) -> T:
+        """One of the values; the first is the simplest."""
+
+
+class RandomPicker:
+    """Decisions by a NumPy generator."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer from low to high, both included."""
+        return int(self._rng.integers(low, high + 1))
+
+    def choice(self, values: Sequence[T]) -> T:
+        """One of the values, all equally likely."""
+        return values[self.integer(0, len(values) - 1)]
+
+
+class HypothesisPicker:
+    """Decisions by Hypothesis, which shrinks them."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self._draw = draw
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer from low to high, both included."""
+        return self._draw(st.integers(low, high))
+
+    def choice(self, values: Sequence[T]) -> T:
+        """One of the values, the first when shrunk."""
+        return values[self.integer(0, len(values) - 1)]
+
+
+@st.composite
+def problems(draw: st.DrawFn, max_flops: int = 4_000_000) -> Problem:
+    """Hypothesis's strategy for :func:`random_problem`."""
+    return sample(HypothesisPicker(draw), max_flops)
+
+
+def random_problem(rng: np.random.Generator, max_flops: int = 4_000_000) -> Problem:
+    """Draw a problem of at most so many FLOP; its outputs are not mostly of padding alone."""
+    return sample(RandomPicker(rng), max_flops)
+
+
+def sample(pick: Picker, max_flops: int = 4_000_000, attempts: int = 50) -> Problem:
+    """Decide on a problem; one that is refused, too expensive or all padding is decided anew."""
+    families = {op.name: op.family for op in ops.operators().values() if op.family is not None}
+    # The more options an operator takes, the more there is to try.
+    names = [name for name, family in families.items() for _ in range(1 + len(family.options) // 2)]
+    for _ in range(attempts):
+        op = ops.get(pick.choice(names))
+        rank = pick.choice([r for r in (2, 2, 2, 1, 3) if r in op.ranks] or [0])
+        try:
+            problem = _draw(pick, op.name, families[op.name], rank)
+        except InputError:
+            continue  # such as a dilated pool whose window misses the input
+        if problem.flops <= max_flops and _has_data(problem):
+            return problem
+    return Problem.make("conv", (1, 1, 1, 1), (1, 1, 1))
+
+
+def _draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
+    """Decide on sizes and those options that the operator takes."""
+    known = {option.name for option in family.options}
+    batch, ci, co, groups = _channels(pick, family.depthwise, "groups" in known)
+    axes = _windows(pick, rank, family.arithmetic == "multiply-add") if rank else ([], [], {})
+    sizes, kernel, options = axes
+    if "groups" in known:
+        options["groups"] = groups
+    for flag in sorted(known & {"bias", "ceil_mode", "count_include_pad"}):
+        options[flag] = bool(pick.integer(0, 1))
+    if "activation" in known:
+        options["activation"] = pick.choice(_ACTIVATIONS)
+    filter_shape: list[int] = []
+    for part in family.filter_form:
+        filter_shape += kernel if part == "K" else [co]
+    given = {key: value for key, value in options.items() if key in known}
+    return Problem(name, (batch, ci, *sizes), tuple(filter_shape), given)
+
+
+def _channels(pick: Picker, depthwise: bool, grouped: bool) -> tuple[int, int, int, int]:
+    """Decide on N, CI, CO and the groups."""
+    batch = pick.choice([1, 1, 1, 2, 3])
+    ci = pick.choice(_CHANNELS)
+    if depthwise:
+        return batch, ci, ci * pick.choice([1, 1, 1, 2, 3]), ci
+    groups = pick.choice([1, 1, 1, 1, 2, 3, 4]) if grouped else 1
+    if groups == 1:
+        return batch, ci, pick.choice(_CHANNELS), 1
+    return batch, groups * pick.choice(_CHANNELS[:8]), groups * pick.choice(_CHANNELS[:8]), groups
+
+
+def _windows(
+    pick: Picker, rank: int, overlong: bool
+) -> tuple[list[int], list[int], dict[str, object]]:
+    """Decide on input sizes, kernel, stride, dilation and padding; half the time alike on all axes.
+
+    ``overlong`` allows padding that is longer than the window.
+    """
+    if pick.integer(0, 1):
+        axes = [_axis(pick, rank, overlong)] * rank
+    else:
+        axes = [_axis(pick, rank, overlong) for _ in range(rank)]
+    sizes, kernel, stride, dilation, lows, highs = (
+        list(column) for column in zip(*axes, strict=True)
+    )
+    padding: object = pick.choice([lows + highs] * 6 + ["same_upper", "same_lower", "valid"])
+    return sizes, kernel, {"stride": stride, "dilation": dilation, "padding": padding}
+
+
+def _axis(pick: Picker, rank: int, overlong: bool) -> tuple[int, int, int, int, int, int]:
+    """Decide on one axis: size, taps, stride, dilation, low and high padding."""
+    taps = pick.choice(_KERNELS[rank])
+    dilation = pick.choice([1, 1, 1, 1, 2, 3])
+    span = windows.extent(taps, dilation)
+    stride = pick.choice([1, 1, 1, 2, 2, 3, span + 1])
+    most = span + 1 if overlong and pick.integer(0, 9) == 9 else min(span - 1, 4)
+    low, high = pick.integer(0, most), pick.integer(0, most)
+    size = max(pick.choice(_SIZES[rank]), span - low - high, 1)
+    return size, taps, stride, dilation, low, high
+
+
+def _has_data(problem: Problem) -> bool:
+    """Whether at least half of the outputs see something else than padding."""
+    seen = 1.0
+    for axis, count in enumerate(problem.out_spatial):
+        along = (problem.kernel[axis], problem.stride[axis], problem.dilation[axis])
+        limits = (0, problem.in_spatial[axis])
+        counts = windows.tap_counts(count, *along, problem.pads_low[axis], limits)
+        seen *= np.count_nonzero(counts) / count
+    return seen >= 0.5

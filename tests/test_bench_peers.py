@@ -1,0 +1,182 @@
+"""Other libraries on single layers: the same numbers as ONNX's reference, or a clear refusal."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from tvmconv.accuracy import random_inputs
+from tvmconv.bench.harness import difference
+from tvmconv.bench.layer import problem_to_onnx, read_problem
+from tvmconv.bench.model import load_bench_model, make_weights_constant
+from tvmconv.bench.peers import PEERS, PeerRefusal, find_peer, find_peers, load_library
+from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.problem import Problem
+
+PROBLEMS = (
+    "conv2d:1x16x9x11:24x3x3:padding=1:bias=true:activation=relu",
+    "conv2d:1x8x9x11:6x3x2:stride=2,1:padding=0,1,2,1:activation=relu6",
+    "conv2d:1x8x12x12:8x3x3:padding=2:dilation=2:bias=true:activation=clip,-0.5,1.5",
+    "conv2d:1x16x9x9:32x3x3:groups=4:activation=hardswish",
+    "depthwise_conv2d:1x8x9x9:16x3x3:stride=2:padding=1:bias=true:activation=silu",
+    "conv2d:1x8x5x5:8x1x1:activation=leaky_relu,0.2",
+    "conv2d:1x8x5x5:8x1x1:activation=elu",
+    "conv2d:1x8x5x5:8x1x1:activation=sigmoid",
+    "conv2d:1x8x5x5:8x1x1:activation=hard_sigmoid",
+    "conv2d:1x8x5x5:8x1x1:bias=true:activation=tanh",
+    "conv2d:2x8x5x5:8x1x1",
+    "conv1d:1x8x40:8x5:dilation=3",
+    "max_pool2d:1x8x9x9:3x3:stride=2:padding=0,0,1,1",
+    "avg_pool2d:1x8x9x9:3x3:stride=2:padding=1",
+    "avg_pool2d:1x8x9x9:3x3:stride=2:padding=1:count_include_pad=true",
+    "max_pool2d:1x8x9x9:2x2:stride=2:ceil_mode=true",
+    "global_avg_pool2d:1x8x7x7",
+    "global_max_pool2d:1x8x7x7",
+    "dense:1x32:10:bias=true:activation=relu",
+)
+REFUSED = {
+    "ncnn": {
+        "conv2d:2x8x5x5:8x1x1": "batch 1",
+        "conv1d:1x8x40:8x5:dilation=3": "2-D layers",
+        "max_pool2d:1x8x9x9:2x2:stride=2:ceil_mode=true": "ceil_mode",
+    },
+    "torch": {"max_pool2d:1x8x9x9:2x2:stride=2:ceil_mode=true": "ceil_mode"},
+}
+REFUSED["torch-channels-last"] = {
+    **REFUSED["torch"],
+    "conv1d:1x8x40:8x5:dilation=3": "2-D layers",
+    "dense:1x32:10:bias=true:activation=relu": "2-D layers",
+}
+INSTALLED = [name for name, peer in PEERS.items() if importlib.util.find_spec(peer.module)]
+
+
+@pytest.mark.parametrize("text", PROBLEMS)
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_library_computes_the_layer(name: str, text: str) -> None:
+    model, inputs = problem_to_onnx(Problem.parse(text), seed=3)
+    expected = ReferenceEvaluator(model).run(None, inputs)
+    refusal = REFUSED.get(name, {}).get(text)
+    if refusal:
+        with pytest.raises(PeerRefusal, match=f"^{name}: .*{refusal}"):
+            PEERS[name].make(model, inputs, 1)
+        return
+    contender = PEERS[name].make(model, inputs, 1)
+    assert difference([np.array(y) for y in contender.run()], expected) is None
+    assert float(np.std(expected[0])) > 0.01
+    assert contender.name == name
+    assert contender.version[0].isdigit()
+    contender.close()
+
+
+@pytest.mark.skipif("openvino" not in INSTALLED, reason="needs openvino")
+def test_openvino_computes_in_float32_where_it_would_choose_bfloat16() -> None:
+    problem = Problem.parse("conv2d:1x128x14x14:64x3x3:padding=1")
+    model, inputs = problem_to_onnx(problem)
+    expected = problem.reference(random_inputs(problem, 0))
+    contender = PEERS["openvino"].make(model, inputs, 1)
+    error = np.abs(contender.run()[0] - expected).max()
+    assert error < 1e-4  # bfloat16 gives 1e-2
+
+
+@pytest.mark.parametrize("name", [n for n in INSTALLED if n not in ("onnxruntime", "openvino")])
+def test_single_layer_libraries_refuse_networks(name: str) -> None:
+    model, inputs = problem_to_onnx(Problem.parse(PROBLEMS[0]))
+    del model.metadata_props[:]
+    with pytest.raises(PeerRefusal, match="networks"):
+        PEERS[name].make(model, inputs, 1)
+
+
+@pytest.mark.parametrize("name", [n for n in INSTALLED if n in ("onnxruntime", "openvino")])
+def test_a_model_that_a_library_cannot_load_is_refused_in_one_line(name: str) -> None:
+    model, inputs = problem_to_onnx(Problem.parse(PROBLEMS[0]))
+    model.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(PeerRefusal, match=f"^{name}: .+") as caught:
+        PEERS[name].make(model, inputs, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_peer_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"unknown peer 'onnxrutime'.*onnxruntime"):
+        find_peer("onnxrutime")
+
+
+def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentError_, match=r"openvino.*pip install 'tvmconv\[bench\]'"):
+        find_peers(["openvino"])
+    with pytest.raises(EnvironmentError_, match=r"torch.*pip install 'tvmconv\[torch\]'"):
+        find_peers(["torch-channels-last"])
+    with pytest.raises(EnvironmentError_, match=r"^no_such_library cannot be imported"):
+        load_library("no_such_library.part")
+
+
+def test_peers_are_taken_once_in_order() -> None:
+    names = [peer.name for peer in find_peers([*INSTALLED, *INSTALLED])]
+    assert names == INSTALLED
+
+
+@pytest.mark.parametrize("text", PROBLEMS)
+def test_a_problem_survives_the_way_through_onnx(text: str) -> None:
+    problem = Problem.parse(text)
+    model, inputs = problem_to_onnx(problem, seed=5)
+    onnx.checker.check_model(model, full_check=True)
+    found = read_problem(model)
+    assert found is not None
+    assert found[0] == problem
+    arrays = random_inputs(problem, 5)
+    for name, array in {**inputs, **found[1]}.items():
+        np.testing.assert_array_equal(array, arrays.pop(name))
+        assert array.dtype == np.float32
+    assert not arrays
+
+
+def test_reference_of_a_problem_agrees_with_its_model() -> None:
+    problem = Problem.parse(PROBLEMS[4])
+    model, inputs = problem_to_onnx(problem, seed=1)
+    expected = problem.reference(random_inputs(problem, 1))
+    assert difference(ReferenceEvaluator(model).run(None, inputs), [expected]) is None
+
+
+def test_initialisers_listed_as_inputs_become_constants(tmp_path: Path) -> None:
+    model, _ = problem_to_onnx(Problem.parse(PROBLEMS[0]))
+    for tensor in model.graph.initializer:
+        value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(value)
+    model.ir_version = 3
+    make_weights_constant(model)
+    assert [value.name for value in model.graph.input] == ["x"]
+    assert model.ir_version >= 4
+    onnx.save(model, tmp_path / "layer.onnx")
+    loaded = load_bench_model(tmp_path / "layer.onnx")
+    assert loaded.name == "layer"
+    assert loaded.inputs["x"].std() > 0.5
+
+
+def test_symbolic_batch_needs_a_number() -> None:
+    model, _ = problem_to_onnx(Problem.parse("conv2d:2x4x5x5:4x1x1"))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    with pytest.raises(InputError, match="'x' has a symbolic shape; give --batch N"):
+        load_bench_model(model)
+    with pytest.raises(InputError, match="batch must be at least 1, got 0"):
+        load_bench_model(model, batch=0)
+    assert load_bench_model(model, batch=3).inputs["x"].shape == (3, 4, 5, 5)
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("no/such.onnx", "no/such.onnx: no such file"),
+        ("conv2d:1x3x8x8:4x3x3:stride=0", "stride"),
+        ("nosuchop:1x3x8x8", "unknown operator"),
+    ],
+)
+def test_bad_sources(source: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_bench_model(source)

@@ -1,0 +1,265 @@
+"""A whole benchmark with a compiler and a clock that are made up."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+from rich.console import Console
+
+from tvmconv.bench import peers as peers_module
+from tvmconv.bench import run as run_module
+from tvmconv.bench.harness import Clock, Contender
+from tvmconv.bench.peak import Peak, PeakPoint
+from tvmconv.bench.peers import Peer, PeerRefusal
+from tvmconv.bench.report import BenchReport, geometric_mean, percent, show
+from tvmconv.bench.run import bench_models, profile_steps
+from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.target import load_target
+
+LAYER = "conv2d:1x4x6x6:8x3x3:padding=1:bias=true:activation=relu"
+MACS = 8 * 6 * 6 * 4 * 3 * 3
+
+
+class World:
+    """Time that passes only when something runs: ours takes 1 ms, `slow` 2 ms, `wrong` 0.5 ms."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.clock = Clock(now=lambda: self.time, sleep=self.spend)
+        self.models: dict[str, onnx.ModelProto] = {}
+        self.open = 0
+
+    def spend(self, seconds: float) -> None:
+        self.time += seconds
+
+    def compile(self, model: onnx.ModelProto, **options: Any) -> Module:
+        assert set(options) == {"target", "threads"}
+        return Module(self, model)
+
+    def load(self, path: Path, threads: int) -> Module:
+        assert threads == 2
+        return Module(self, onnx.load(path))
+
+    def contender(self, name: str, seconds: float, factor: float = 1.0) -> Any:
+        def make(model: onnx.ModelProto, inputs: Mapping[str, Any], threads: int) -> Contender:
+            assert threads == 2
+            (y,) = ReferenceEvaluator(model).run(None, dict(inputs))
+            self.open += 1
+
+            def run() -> list[Any]:
+                self.spend(seconds)
+                return [y * np.float32(factor)]
+
+            return Contender(name, run, self.close, "1.0")
+
+        return make
+
+    def close(self) -> None:
+        self.open -= 1
+
+
+class Module:
+    """What the compiler gives, computed by ONNX's reference."""
+
+    def __init__(self, world: World, model: onnx.ModelProto) -> None:
+        self.world, self.proto = world, model
+        known = {"name": "a", "kind": "conv", "macs": MACS}
+        self.metadata = {"steps": [known, {"name": "b", "kind": "copy"}]}
+        world.open += 1
+
+    def __call__(self, inputs: Mapping[str, Any]) -> list[Any]:
+        self.world.spend(1e-3)
+        return list(ReferenceEvaluator(self.proto).run(None, dict(inputs)))
+
+    def save(self, path: Path) -> None:
+        onnx.save(self.proto, path)
+
+    def close(self) -> None:
+        self.world.open -= 1
+
+    def profile(self, inputs: Mapping[str, Any]) -> list[tuple[str, float]]:
+        return [("a", 3e-6), ("b", 1e-6)]
+
+
+def refuse(model: onnx.ModelProto, inputs: Mapping[str, Any], threads: int) -> Contender:
+    raise PeerRefusal("picky: runs nothing")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    table = {
+        "slow": Peer("slow", "numpy", world.contender("slow", 2e-3)),
+        "wrong": Peer("wrong", "numpy", world.contender("wrong", 0.5e-3, factor=1.01)),
+        "picky": Peer("picky", "numpy", refuse),
+        "absent": Peer("absent", "no_such_module", refuse),
+    }
+    monkeypatch.setattr(peers_module, "PEERS", table)
+    peak = Peak(64, (PeakPoint(2, 1.0, 30.0, 20.0),))
+    monkeypatch.setattr(run_module, "measure_peak", lambda threads, again=False: peak)
+    return world
+
+
+def bench(world: World, *against: str, **options: Any) -> BenchReport:
+    models = options.pop("models", [LAYER])
+    return bench_models(
+        models,
+        target=load_target("x86-64-v3"),
+        against=against,
+        threads=2,
+        compile_fn=world.compile,
+        load_fn=world.load,
+        clock=world.clock,
+        **options,
+    )
+
+
+def render(report: BenchReport) -> str:
+    console = Console(width=200, file=io.StringIO(), markup=False)
+    for part in (*report.lines(), *report.tables()):
+        console.print(part)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_ratios_noise_and_share_of_peak(world: World) -> None:
+    report = bench(world, "slow", "wrong", "picky")
+    (model,) = report.models
+    assert model.name == LAYER
+    assert model.time_ms == pytest.approx(1.0)
+    assert len(model.blocks_ms) == 6
+    assert model.gflops == pytest.approx(2 * MACS / 1e-3 / 1e9)
+    assert report.share_of_peak(model.gflops) == pytest.approx(model.gflops)
+    assert model.noise.ratio == pytest.approx(1.0)
+    slow, wrong, picky = model.peers
+    assert (slow.name, slow.problem) == ("slow", None)
+    assert slow.ratio == pytest.approx(2.0)
+    assert (wrong.name, wrong.ratio) == ("wrong", pytest.approx(0.5))
+    assert "differ, by up to" in str(wrong.problem)
+    assert (picky.time_ms, picky.problem) == (None, "picky: runs nothing")
+    assert world.open == 0
+
+
+def test_only_agreeing_outputs_count_and_the_rest_is_said(world: World) -> None:
+    report = bench(world, "slow", "wrong", "picky", models=[LAYER, LAYER])
+    assert report.geometric_mean("slow") == pytest.approx(2.0)
+    assert report.geometric_mean("wrong") is None
+    assert report.geometric_mean("picky") is None
+    assert len(report.problems) == 4
+    assert len(report.disagreements) == 2
+    assert all("wrong" in line for line in report.disagreements)
+
+
+def test_tables_and_lines(world: World) -> None:
+    text = render(bench(world, "slow", "wrong", "picky", models=[LAYER, LAYER], layers=True))
+    for expected in (
+        "A/A " + LAYER + ": 1.000 (1.00 … 1.00 by round)",
+        "measured peak: 1 GFLOP/s, read 30.0 GB/s, triad 20.0 GB/s (2 threads)",
+        "6 rounds of blocks of 0.2 s after 2 warm-up calls, 0.1 s pauses",
+        "0.500 ms 0.50× (differs)",
+        "2.00 ms 2.00×",
+        "refused",
+        "geometric mean",
+        "note: " + LAYER + ": picky: picky: runs nothing",
+        "target x86-64-v3",
+        "numpy " + np.__version__,
+    ):
+        assert expected in text
+    assert text.count("steps of " + LAYER) == 2
+    assert [line.split() for line in text.splitlines() if line.startswith("a ")] == (
+        [["a", "conv", "3.0", "75%", "0.0104", "6.91", "691%"]] * 2
+    )
+
+
+def test_json_round_trips_and_has_everything(world: World) -> None:
+    data = json.loads(json.dumps(bench(world, "slow", "picky", layers=True).to_json()))
+    assert data["protocol"] == {"rounds": 6, "block_s": 0.2, "pause_s": 0.1, "warmup": 2}
+    assert data["geometric_mean"] == {"slow": pytest.approx(2.0), "picky": None}
+    assert data["machine"]["threads"] == 2
+    assert data["peak"]["points"][0]["gflops"] == 1.0
+    (model,) = data["models"]
+    assert model["noise"]["ratio"] == pytest.approx(1.0)
+    assert model["share_of_peak"] == pytest.approx(model["gflops"])
+    assert model["steps"][0] == {
+        "name": "a",
+        "kind": "conv",
+        "time_us": pytest.approx(3.0),
+        "share": pytest.approx(0.75),
+        "macs": MACS,
+        "gflops": pytest.approx(2 * MACS / 3e-6 / 1e9),
+    }
+    assert model["steps"][1]["macs"] is None
+
+
+def test_a_network_file(world: World, tmp_path: Path) -> None:
+    model, _ = run_module.load_bench_model(LAYER).proto, None
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "net.onnx")
+    (result,) = bench(world, models=tmp_path / "net.onnx").models
+    assert (result.name, result.macs, result.peers) == ("net", MACS, ())
+
+
+def test_rounds_and_progress(world: World) -> None:
+    lines: list[str] = []
+    report = bench(world, "slow", rounds=2, progress=lines.append)
+    assert len(report.models[0].blocks_ms) == 2
+    assert lines[:2] == ["measuring the machine's peak", LAYER + ": compiling"]
+    assert LAYER + ": round 2/2: slow" in lines
+
+
+def test_refusals_come_before_any_work(world: World) -> None:
+    with pytest.raises(InputError, match=r"unknown peer 'slo'.*slow"):
+        bench(world, "slo")
+    with pytest.raises(EnvironmentError_, match="absent: no_such_module is not installed"):
+        bench(world, "absent")
+    with pytest.raises(InputError, match="rounds must be at least 1, got 0"):
+        bench(world, rounds=0)
+    with pytest.raises(InputError, match="no such file"):
+        bench(world, models=[LAYER, "nosuch.onnx"])
+    assert world.time == 0.0
+
+
+def test_everything_is_closed_when_something_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> Any:
+        raise EnvironmentError_("broken")
+
+    monkeypatch.setitem(peers_module.PEERS, "picky", Peer("picky", "numpy", fail))
+    with pytest.raises(EnvironmentError_, match="broken"):
+        bench(world, "slow", "picky")
+    assert world.open == 0
+
+
+def test_profile_is_a_median_and_ignores_the_first_runs(world: World) -> None:
+    class Unsteady(Module):
+        times = iter([9e-3, 9e-3, 1e-3, 5e-3, 1e-3])
+
+        def profile(self, inputs: Mapping[str, Any]) -> list[tuple[str, float]]:
+            return [("a", next(self.times)), ("b", 0.0)]
+
+    step, _ = profile_steps(Unsteady(world, onnx.ModelProto()), {}, runs=3)
+    assert step.time_us == pytest.approx(1e3)
+    assert step.share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(123.4, "123"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.0123"), (0.0, "0"), (None, "")],
+)
+def test_three_digits(value: float | None, text: str) -> None:
+    assert show(value) == text
+
+
+def test_small_things() -> None:
+    assert percent(0.856) == "86%"
+    assert percent(None) == ""
+    assert geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
+    assert geometric_mean([]) is None

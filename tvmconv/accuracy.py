@@ -1,0 +1,276 @@
+"""When an output is right: an error bound from the arithmetic, exact integers, a network's bound.
+
+With the reference y in float64, S = conv(|x|, |w|) + |b| and K = taps + 1, an output is right if
+
+    |got - y| <= u·|y| + L·c·u_acc·S + e + smallest subnormal
+
+u is the unit roundoff of the output's type, u_acc that of the accumulator. L is the Lipschitz
+constant of the activation (1 without one) and e = 8·u·(|y| + spread) what computing it may round (0
+for relu, relu6 and clip). c = min(K + 2, 8 + 2·√K) for the direct algorithm: the first is the
+worst case of a sum in any order, the second holds for the random signs of real data.
+
+References
+----------
+N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., sections 3.1 and 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+
+from tvmconv.errors import InputError
+from tvmconv.ops import Array, Float64, activation
+from tvmconv.problem import Problem
+
+#: What Winograd's transforms F(m, 3) add to c; its relative L2 error is limited too.
+WINOGRAD = {"winograd2": 16.0, "winograd4": 64.0, "winograd6": 384.0}
+WINOGRAD_L2 = 2e-5
+NETWORK_RTOL, NETWORK_ATOL = 1e-3, 1e-5
+#: Roundings that an activation may take, in units of u.
+_ACTIVATION_ROUNDINGS = 8
+#: A reference counts if at least this share of it is not zero; relu alone makes half of it zero.
+_NONZERO_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """The result of comparing an output with its reference.
+
+    Attributes
+    ----------
+    status : {"right", "wrong", "inconclusive"}
+        Inconclusive if the reference is mostly zeros, so that an untouched output could pass.
+    ratio : float
+        The largest error over its bound; at most 1 if right, infinite if it has no number.
+    index : tuple of int or None
+        Where that is.
+    message : str
+        One line.
+    """
+
+    status: Literal["right", "wrong", "inconclusive"]
+    ratio: float
+    index: tuple[int, ...] | None
+    message: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output is right; an inconclusive one is not."""
+        return self.status == "right"
+
+
+def error_bound(
+    problem: Problem, reference: Float64, magnitude: Float64, algorithm: str = "direct"
+) -> Float64:
+    """The largest error that each element of a right output can have.
+
+    Parameters
+    ----------
+    problem : Problem
+    reference, magnitude : ndarray of float64
+        :meth:`Problem.reference` and :meth:`Problem.magnitude` of the same inputs.
+    algorithm : {"direct", "winograd2", "winograd4", "winograd6"}
+
+    Raises
+    ------
+    InputError
+        If the algorithm is unknown.
+    """
+    terms = problem.taps + 1
+    factor = 8 + 2 * sqrt(terms)
+    if algorithm == "direct":
+        factor = min(terms + 2, factor)
+    elif algorithm in WINOGRAD:
+        factor += WINOGRAD[algorithm]
+    else:
+        raise InputError(f"algorithm must be direct or one of {', '.join(WINOGRAD)}: {algorithm!r}")
+    kind = problem.element
+    size = np.abs(reference)
+    bound = factor * kind.acc_roundoff * magnitude
+    if problem.activation:
+        function, parameters = activation.split(problem.activation)
+        bound = function.lipschitz(*parameters) * bound
+        if not function.exact:
+            bound = bound + _ACTIVATION_ROUNDINGS * kind.roundoff * (size + function.spread)
+    return np.asarray(kind.roundoff * size + bound + kind.smallest_subnormal)
+
+
+def check(
+    problem: Problem,
+    got: Array,
+    reference: Float64,
+    magnitude: Float64,
+    algorithm: str = "direct",
+) -> AccuracyReport:
+    """Compare an output with its reference by the module's formula.
+
+    Parameters
+    ----------
+    problem : Problem
+    got : ndarray
+        The output, in the problem's shape and dtype; otherwise it is wrong.
+    reference, magnitude, algorithm
+        As for :func:`error_bound`.
+    """
+    bound = error_bound(problem, reference, magnitude, algorithm)
+    report = _compare(got, reference, bound, problem.dtype)
+    if report.passed and algorithm in WINOGRAD:
+        norm = float(np.linalg.norm(reference)) or 1.0
+        share = float(np.linalg.norm(got - reference)) / norm
+        if share > WINOGRAD_L2:
+            message = f"relative L2 error {share:.2e} is over {WINOGRAD_L2:.0e}"
+            return AccuracyReport("wrong", share / WINOGRAD_L2, None, message)
+    return report
+
+
+def check_exact(problem: Problem, got: Array, reference: Float64) -> AccuracyReport:
+    """Compare an output of :func:`integer_inputs` with its reference, which it has to equal.
+
+    Raises
+    ------
+    InputError
+        If the problem rounds even then: see :func:`is_exact`.
+    """
+    if not is_exact(problem):
+        raise InputError(f"{problem}: its arithmetic rounds, integers cannot be compared exactly")
+    return _compare(got, reference, np.zeros_like(reference), problem.dtype)
+
+
+def check_network(
+    got: Array, reference: Array, rtol: float = NETWORK_RTOL, atol: float = NETWORK_ATOL
+) -> AccuracyReport:
+    """Compare an output of a whole network: ``|got - y| <= atol + rtol·|y|``."""
+    expected = np.asarray(reference, np.float64)
+    return _compare(got, expected, atol + rtol * np.abs(expected), str(reference.dtype))
+
+
+def _compare(got: Array, reference: Float64, bound: Float64, dtype: str) -> AccuracyReport:
+    """Find the element whose error is the largest multiple of its bound."""
+    if got.shape != reference.shape or str(got.dtype) != dtype:
+        message = f"output is {got.dtype} {got.shape}, not {dtype} {reference.shape}"
+        return AccuracyReport("wrong", float("inf"), None, message)
+    error = np.abs(got.astype(np.float64) - reference)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(error > 0, error / bound, 0.0)
+    ratios = np.where(np.isfinite(got) | (got == reference), ratios, np.inf)
+    place = np.unravel_index(int(np.argmax(ratios)), ratios.shape)
+    index, ratio = tuple(int(i) for i in place), float(ratios[place])
+    wrong = int(np.count_nonzero(ratios > 1))
+    found = (
+        f"got {float(got[index]):.9g} for {float(reference[index]):.9g} at {index},"
+        f" error {ratio:.3g} times the bound"
+    )
+    if wrong:
+        message = f"{found}; {wrong} of {got.size} elements are wrong"
+        return AccuracyReport("wrong", ratio, index, message)
+    share = np.count_nonzero(reference) / reference.size
+    if share < _NONZERO_SHARE:
+        message = f"{1 - share:.0%} of the reference is zero, the check does not count"
+        return AccuracyReport("inconclusive", ratio, index, message)
+    return AccuracyReport("right", ratio, index, found)
+
+
+def random_inputs(problem: Problem, seed: int) -> dict[str, Array]:
+    """Draw inputs of few zeros or equal elements, for outputs of a size that activations bend.
+
+    ``x`` is uniform in -1..1, ``weight`` in ±6/√taps and ``bias`` in -1..1, which gives outputs a
+    standard deviation of 2.
+    """
+    rng = np.random.default_rng(seed)
+    scales = {"x": 1.0, "weight": 6.0 / sqrt(problem.taps), "bias": 1.0}
+    return {
+        name: ((2 * rng.random(shape, np.float32) - 1) * np.float32(scales[name])).astype(
+            problem.dtype, copy=False
+        )
+        for name, shape in problem.inputs.items()
+    }
+
+
+def is_exact(problem: Problem) -> bool:
+    """Whether a right output of :func:`integer_inputs` has no rounding error at all.
+
+    So it is for sums of products and maxima, without activation or with one that does not round;
+    not for means, whose division may be a multiplication by a reciprocal.
+    """
+    rounds = problem.family.arithmetic == "mean"
+    if problem.activation:
+        rounds |= not activation.split(problem.activation)[0].exact
+    return not rounds
+
+
+def integer_inputs(problem: Problem, seed: int) -> dict[str, Array]:
+    """Draw small integers, none of them 0, whose every partial sum is representable.
+
+    The largest is at most 8 and leaves ``taps·m² + m`` below 1/u of the accumulator and of the
+    output, so sums are exact in any order. Maxima have larger ones, or most would be equal.
+
+    Raises
+    ------
+    InputError
+        If there are more taps than that allows even for ±1.
+    """
+    limit = 1 / max(problem.element.roundoff, problem.element.acc_roundoff)
+    largest = min(8, int(sqrt(limit / (problem.taps + 1))))
+    if problem.family.arithmetic == "maximum":
+        largest = int(min(limit, 2**16))
+    if largest < 1:
+        raise InputError(f"{problem}: a sum of {problem.taps} terms cannot be exact")
+    rng = np.random.default_rng(seed)
+    values = np.array([v for v in range(-largest, largest + 1) if v], problem.dtype)
+    return {name: rng.choice(values, shape) for name, shape in problem.inputs.items()}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Inputs for one check of a problem, and what is right for them.
+
+    Attributes
+    ----------
+    problem : Problem
+    arrays : mapping
+        ``x``, ``weight``, ``bias`` as the problem has them.
+    reference, magnitude : ndarray of float64
+    exact : bool
+        Whether the inputs are integers for exact comparison.
+    """
+
+    problem: Problem
+    arrays: Mapping[str, Array]
+    reference: Float64
+    magnitude: Float64
+    exact: bool = False
+
+    def check(self, got: Array, algorithm: str = "direct") -> AccuracyReport:
+        """Compare an output: exactly if so drawn and the algorithm is direct, else by the bound."""
+        if self.exact and algorithm == "direct":
+            return check_exact(self.problem, got, self.reference)
+        return check(self.problem, got, self.reference, self.magnitude, algorithm)
+
+    def poisoned_output(self) -> Array:
+        """An output array full of NaN, so that what a kernel does not write is seen."""
+        return np.full(self.problem.output_shape, np.nan, self.problem.dtype)
+
+
+def trial(problem: Problem, seed: int = 0, exact: bool = False, attempts: int = 16) -> Trial:
+    """Draw inputs whose reference counts: few small outputs can all be zero after a relu.
+
+    Parameters
+    ----------
+    exact : bool
+        Draw integers; the problem must be :func:`is_exact`.
+    attempts : int
+        How many draws to make before giving up; the last is returned even if it does not count
+        (its check is then inconclusive), which happens where padding alone makes most outputs.
+    """
+    draw = integer_inputs if exact else random_inputs
+    for attempt in range(attempts):
+        arrays = draw(problem, seed + attempt * 1_000_003)
+        reference = problem.reference(arrays)
+        if np.count_nonzero(reference) >= _NONZERO_SHARE * reference.size:
+            break
+    return Trial(problem, arrays, reference, problem.magnitude(arrays), exact)

@@ -1,0 +1,139 @@
+"""One problem as a model that every library can load: an ONNX graph of a single layer.
+
+The problem's text travels in the model's ``metadata_props``, so a library without an ONNX reader
+can make the same layer from the `Problem` and the constants.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tvmconv import ops
+from tvmconv.accuracy import random_inputs
+from tvmconv.errors import InputError
+from tvmconv.ops import activation as activations
+from tvmconv.problem import Problem
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+OPSET, IR_VERSION = 17, 8
+PROPERTY = "tvmconv.problem"
+ONNX_TYPES = {
+    "conv": "Conv",
+    "depthwise_conv": "Conv",
+    "conv_transpose": "ConvTranspose",
+    "max_pool": "MaxPool",
+    "avg_pool": "AveragePool",
+    "global_max_pool": "GlobalMaxPool",
+    "global_avg_pool": "GlobalAveragePool",
+    "dense": "Gemm",
+}
+
+
+def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, Arrays]:
+    """Make a model of one layer with constant random weights, and a random input for it.
+
+    Parameters
+    ----------
+    problem : Problem
+    seed : int
+        Of the weights and the input.
+
+    Returns
+    -------
+    model : ModelProto
+        Input ``x``, output ``y``; weight and bias are initialisers.
+    inputs : dict
+        ``x`` only.
+
+    Raises
+    ------
+    InputError
+        If ONNX has no operator for the problem.
+    """
+    kind = ONNX_TYPES.get(problem.op)
+    if kind is None:
+        raise InputError(
+            f"{problem}: {problem.name} is no single ONNX operator, so no library has it"
+        )
+    arrays = random_inputs(problem, seed)
+    x = arrays.pop("x")
+    constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    last = "linear" if problem.activation else "y"
+    node = helper.make_node(
+        kind, list(problem.inputs), [last], name="layer", **_attributes(problem)
+    )
+    after, limits = _activation_nodes(problem.activation)
+    graph = helper.make_graph(
+        [node, *after],
+        problem.name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, problem.output_shape)],
+        [*constants, *limits],
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    helper.set_model_props(model, {PROPERTY: problem.text})
+    return model, {"x": x}
+
+
+def read_problem(model: onnx.ModelProto) -> tuple[Problem, Arrays] | None:
+    """Give back the problem and the constants of a model that `problem_to_onnx` made, or None."""
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if PROPERTY not in properties:
+        return None
+    problem = Problem.parse(properties[PROPERTY])
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    return problem, {name: constants[name] for name in problem.inputs if name != "x"}
+
+
+def _attributes(problem: Problem) -> dict[str, Any]:
+    """The ONNX attributes of the layer's node."""
+    if problem.op == "dense":
+        return {"transB": 1}
+    if problem.op.startswith("global_"):
+        return {}
+    attributes: dict[str, Any] = {
+        "kernel_shape": problem.kernel,
+        "strides": problem.stride,
+        "pads": problem.pads_low + problem.pads_high,
+    }
+    if problem.op == "avg_pool":  # dilations came to AveragePool in a later opset
+        attributes["count_include_pad"] = int(problem.count_include_pad)
+    else:
+        attributes["dilations"] = problem.dilation
+    if problem.op.endswith("_pool"):
+        attributes["ceil_mode"] = int(problem.ceil_mode)
+    else:
+        attributes["group"] = problem.groups
+    if problem.op == "conv_transpose":
+        attributes["output_padding"] = problem.option("output_padding")
+    return attributes
+
+
+def _activation_nodes(text: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The nodes from ``linear`` to ``y`` that compute an activation, and their constants."""
+    if not text:
+        return [], []
+    activation, values = activations.split(text)
+    if activation.name == "silu":
+        gate = helper.make_node("Sigmoid", ["linear"], ["gate"], name="gate")
+        return [gate, helper.make_node("Mul", ["linear", "gate"], ["y"], name="activation")], []
+    if activation.node == "clip":
+        low, high = values or (0.0, 6.0)
+        limits = {"min": low, "max": high}
+        constants = [
+            numpy_helper.from_array(np.array(v, np.float32), name) for name, v in limits.items()
+        ]
+        inputs = ["linear", *limits]
+        return [helper.make_node("Clip", inputs, ["y"], name="activation")], constants
+    kind = next(iter(ops.get(activation.node).onnx))
+    attributes: dict[str, Any] = dict(
+        zip((name for name, _ in activation.parameters), values, strict=True)
+    )
+    return [helper.make_node(kind, ["linear"], ["y"], name="activation", **attributes)], []

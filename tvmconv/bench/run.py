@@ -1,0 +1,259 @@
+"""The benchmark: compile, compare outputs, time in turns with the libraries, report."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from typing import Protocol as Interface
+
+import numpy.typing as npt
+import onnx
+
+from tvmconv.bench.harness import TWIN, Clock, Contender, Protocol, Timing, compare, measure, spread
+from tvmconv.bench.machine import describe_machine, usable_cores, version_of
+from tvmconv.bench.model import BenchModel, Source, load_bench_model
+from tvmconv.bench.peak import measure_peak
+from tvmconv.bench.peers import Peer, PeerRefusal, find_peers
+from tvmconv.bench.report import FLOP_PER_MAC, BenchReport, ModelResult, PeerResult, StepTime
+from tvmconv.errors import InputError
+from tvmconv.problem import Problem
+from tvmconv.target import Target
+
+OURS = "tvmconv"
+PROFILE_RUNS = 15
+
+
+class Runnable(Interface):
+    """What the benchmark needs of a compiled module."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the artifact says of itself."""
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]], /) -> list[npt.NDArray[Any]]:
+        """Run once."""
+
+    def save(self, path: str | Path, /) -> None:
+        """Write the artifact."""
+
+    def close(self) -> None:
+        """Free it."""
+
+    def profile(self, inputs: Mapping[str, npt.NDArray[Any]], /) -> list[tuple[str, float]]:
+        """Run once and give each step's name and seconds."""
+
+
+CompileFunction = Callable[..., Runnable]
+LoadFunction = Callable[[Path, int], Runnable]
+Progress = Callable[[str], None]
+
+
+def bench_models(
+    models: Sequence[Source] | Source,
+    *,
+    target: Target,
+    against: Sequence[str] = (),
+    threads: int | None = None,
+    rounds: int = Protocol.rounds,
+    layers: bool = False,
+    batch: int | None = None,
+    compile_fn: CompileFunction | None = None,
+    load_fn: LoadFunction | None = None,
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+) -> BenchReport:
+    """Time models or single problems, ours and other libraries' in turns of blocks.
+
+    Parameters
+    ----------
+    models : sequence of str, Path or ModelProto
+        Files, models, or problems' texts.
+    target : Target
+        What to compile for; this machine must be able to run it.
+    against : sequence of str
+        Names of `tvmconv.bench.peers.PEERS`.
+    threads : int, optional
+        For every contender; default: the target's cores, as far as this machine has them.
+    rounds : int
+        Blocks per contender.
+    layers : bool
+        Also time every step of our network.
+    batch : int, optional
+        Value of a symbolic batch dimension.
+    compile_fn, load_fn : callable, optional
+        Instead of `tvmconv.compiler.compile` and `tvmconv.runtime.loader.load`.
+    clock : Clock, optional
+    progress : callable, optional
+        Called with a line of text at each stage.
+
+    Returns
+    -------
+    BenchReport
+
+    Raises
+    ------
+    InputError
+        If a model, problem, peer, `threads` or `rounds` cannot be accepted.
+    EnvironmentError_
+        If a peer is not installed.
+    """
+    sources = [models] if isinstance(models, (str, Path, onnx.ModelProto)) else models
+    for name, value in (("threads", 1 if threads is None else threads), ("rounds", rounds)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    peers = find_peers(against)
+    threads = threads or min(target.cores, usable_cores())
+    loaded = [load_bench_model(source, batch) for source in sources]
+    say = progress or (lambda line: None)
+    say("measuring the machine's peak")
+    measure_peak(threads)
+    protocol = Protocol(rounds=rounds)
+    functions = (compile_fn or _default_compile(), load_fn or _default_load())
+    bench = _Bench(target, threads, protocol, clock or Clock(), say, *functions)
+    results = tuple(bench.model(model, peers, layers=layers) for model in loaded)
+    peak = measure_peak(threads, again=True)  # others may have used the machine the first time
+    machine = describe_machine(threads, [peer.module for peer in peers])
+    return BenchReport(machine, target.name, protocol, peak, results)
+
+
+def _default_compile() -> CompileFunction:
+    from tvmconv.compiler import compile
+
+    return compile
+
+
+def _default_load() -> LoadFunction:
+    from tvmconv.runtime.loader import load
+
+    return load
+
+
+class _Bench:
+    """What stays the same from one model to the next."""
+
+    def __init__(
+        self,
+        target: Target,
+        threads: int,
+        protocol: Protocol,
+        clock: Clock,
+        say: Progress,
+        compile_fn: CompileFunction,
+        load_fn: LoadFunction,
+    ) -> None:
+        self.target, self.threads = target, threads
+        self.protocol, self.clock, self.say = protocol, clock, say
+        self.compile, self.load = compile_fn, load_fn
+
+    def model(self, model: BenchModel, peers: Sequence[Peer], *, layers: bool) -> ModelResult:
+        """Benchmark one model."""
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmconv-bench-"))
+            path = Path(folder) / "model.so"
+            compile_s = self._compile(model, path)
+            module, again = (self.load(path, self.threads) for _ in range(2))
+            stack.callback(module.close)
+            stack.callback(again.close)
+            results, others = self._prepare(model, peers, stack)
+            ours = [_ours(module, model, OURS), _ours(again, model, OURS + TWIN)]
+            contenders = [*ours, *others]
+            self.say(f"{model.name}: comparing outputs")
+            differences = compare(contenders)
+            timings = measure(
+                contenders,
+                self.protocol,
+                clock=self.clock,
+                progress=lambda line: self.say(f"{model.name}: {line}"),
+            )
+            for c, timing in zip(others, timings[2:], strict=True):
+                results[c.name] = _peer_result(c, timing, timings[0], differences[c.name])
+            steps = profile_steps(module, model.inputs) if layers else ()
+            macs = model.macs or _macs_of_steps(module.metadata)
+        return ModelResult(
+            name=model.name,
+            time_ms=timings[0].time_s * 1e3,
+            blocks_ms=_ms(timings[0]),
+            compile_s=compile_s,
+            macs=macs,
+            peers=tuple(results.values()),
+            noise=spread(timings[0], timings[1]),
+            steps=steps,
+        )
+
+    def _compile(self, model: BenchModel, path: Path) -> float:
+        """Compile a model into a file, and give the seconds it took."""
+        self.say(f"{model.name}: compiling")
+        start = time.perf_counter()
+        module = self.compile(model.proto, target=self.target, threads=self.threads)
+        seconds = time.perf_counter() - start
+        module.save(path)
+        module.close()
+        return seconds
+
+    def _prepare(
+        self, model: BenchModel, peers: Sequence[Peer], stack: ExitStack
+    ) -> tuple[dict[str, PeerResult], list[Contender]]:
+        """Make the libraries' contenders; those that refuse get their result at once."""
+        results: dict[str, PeerResult] = {}
+        contenders = []
+        for peer in peers:
+            self.say(f"{model.name}: preparing {peer.name}")
+            results[peer.name] = PeerResult(peer.name)  # keeps the order in which they were given
+            try:
+                contender = peer.make(model.proto, model.inputs, self.threads)
+            except PeerRefusal as refusal:
+                results[peer.name] = PeerResult(peer.name, problem=str(refusal))
+                continue
+            stack.callback(contender.close)
+            contenders.append(contender)
+        return results, contenders
+
+
+def profile_steps(
+    module: Runnable, inputs: Mapping[str, npt.NDArray[Any]], runs: int = PROFILE_RUNS
+) -> tuple[StepTime, ...]:
+    """Time every step of a network: medians over `runs` runs, after two that are not counted.
+
+    A step's multiply-accumulates come from the ``steps`` of the artifact's metadata.
+    """
+    profiles = [module.profile(inputs) for _ in range(runs + 2)][2:]
+    seconds = [statistics.median(run[i][1] for run in profiles) for i in range(len(profiles[0]))]
+    total = sum(seconds) or 1.0
+    steps = []
+    entries = module.metadata["steps"]  # in the order of execution, like the profile
+    for (name, _), s, entry in zip(profiles[0], seconds, entries, strict=True):
+        macs = _macs_of(entry)
+        gflops = FLOP_PER_MAC * macs / s / 1e9 if macs and s > 0 else None
+        steps.append(StepTime(name, str(entry.get("kind", "")), s * 1e6, s / total, macs, gflops))
+    return tuple(steps)
+
+
+def _ours(module: Runnable, model: BenchModel, name: str) -> Contender:
+    inputs = dict(model.inputs)
+    return Contender(name, lambda: module(inputs), version=version_of("tvmconv"))
+
+
+def _macs_of_steps(metadata: Mapping[str, Any]) -> int | None:
+    return sum(_macs_of(step) or 0 for step in metadata["steps"]) or None
+
+
+def _macs_of(step: Mapping[str, Any]) -> int | None:
+    """Multiply-accumulates of a step, where the artifact says them or which problem it is."""
+    macs = step.get("macs")
+    if macs is None and "problem" in step:
+        macs = Problem.parse(step["problem"]).macs
+    return macs or None
+
+
+def _ms(timing: Timing) -> tuple[float, ...]:
+    return tuple(seconds * 1e3 for seconds in timing.blocks_s)
+
+
+def _peer_result(peer: Contender, timing: Timing, ours: Timing, problem: str | None) -> PeerResult:
+    ratio = timing.time_s / ours.time_s
+    return PeerResult(peer.name, timing.time_s * 1e3, ratio, _ms(timing), problem)

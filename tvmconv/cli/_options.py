@@ -1,0 +1,103 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tvmconv.errors import InputError
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Decorator = Callable[[_Function], _Function]
+
+MAX_THREADS = 1024
+
+
+@dataclass
+class State:
+    """What the top level has to know of a command's options."""
+
+    debug: bool = False
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(State).debug = True
+
+
+debug_option: _Decorator[Any] = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show a traceback with an error.",
+)
+json_option: _Decorator[Any] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON instead of a table."
+)
+target_option: _Decorator[Any] = click.option(
+    "--target",
+    metavar="T",
+    default="host",
+    show_default=True,
+    help="A name from `tvmconv targets`, `host` to detect, or the path of a .toml file.",
+)
+threads_option: _Decorator[Any] = click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1, MAX_THREADS),
+    help="Threads to run with; the target's cores if not given.",
+)
+batch_option: _Decorator[Any] = click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Size of the batch for a model that leaves it open.",
+)
+params_option: _Decorator[Any] = click.option(
+    "--params",
+    metavar="FILE.npz",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="For a PROBLEM: arrays `weight` and `bias`, which become constants.",
+)
+
+
+def model_source(text: str) -> str | Path:
+    """Tell a MODEL from a PROBLEM, and refuse what is neither, without reading the model.
+
+    Parameters
+    ----------
+    text : str
+        The command-line argument.
+
+    Returns
+    -------
+    Path or str
+        A file that exists, or the text of a valid problem.
+
+    Raises
+    ------
+    InputError
+        If there is no such file and the text is no problem.
+    """
+    path = Path(text)
+    try:
+        if path.is_file():
+            return path
+        exists = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        exists, reason = False, error.strerror
+    else:
+        reason = "is a directory" if path.is_dir() else "is not a regular file"
+    if exists:
+        raise InputError(f"{text}: {reason}")
+    if ":" in text and "/" not in text and path.suffix != ".onnx":
+        from tvmconv.problem import Problem
+
+        Problem.parse(text)
+        return text
+    raise InputError(f"{text}: no such file")

@@ -1,0 +1,98 @@
+"""`tvmconv bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tvmconv.cli._options import (
+    batch_option,
+    debug_option,
+    model_source,
+    target_option,
+    threads_option,
+)
+from tvmconv.cli._output import print_json, progress_bar, show, to_json
+from tvmconv.errors import VerificationError
+from tvmconv.files import check_output_file, replacing
+from tvmconv.target import load_target
+
+_STDOUT = Path("-")
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+
+
+@click.command()
+@click.argument("models", metavar="MODEL.onnx|PROBLEM...", nargs=-1, required=True)
+@target_option
+@click.option(
+    "--against",
+    metavar="PEERS",
+    default="",
+    callback=_names,
+    help="Libraries to compare with: onnxruntime,openvino,ncnn,torch.",
+)
+@threads_option
+@click.option(
+    "--rounds",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    default=6,
+    show_default=True,
+    help="Blocks of runs for each contender, in turns.",
+)
+@batch_option
+@click.option("--layers", is_flag=True, help="Also time each layer of a network.")
+@click.option(
+    "--json",
+    "json_file",
+    metavar="F",
+    type=click.Path(path_type=Path),
+    help="Write the figures as JSON to F; `-` prints them instead of the table.",
+)
+@debug_option
+def command(
+    models: tuple[str, ...],
+    target: str,
+    against: tuple[str, ...],
+    threads: int | None,
+    rounds: int,
+    batch: int | None,
+    layers: bool,
+    json_file: Path | None,
+) -> None:
+    """Time models or problems, and the libraries one would use instead.
+
+    Each contender runs alone in blocks with pauses between them; the same one runs twice, and the
+    spread between the two is printed as the noise.
+    """
+    sources = [model_source(model) for model in models]
+    machine = load_target(target)
+    if json_file is not None and json_file != _STDOUT:
+        check_output_file(json_file)
+    from tvmconv.bench import bench_models
+
+    with progress_bar() as progress:
+        report = bench_models(
+            sources,
+            target=machine,
+            against=against,
+            threads=threads,
+            rounds=rounds,
+            layers=layers,
+            batch=batch,
+            progress=(lambda line: progress(line, 0, 0)) if progress else None,
+        )
+    if json_file == _STDOUT:
+        print_json(report.to_json())
+    else:
+        for part in (*report.lines(), *report.tables()):
+            show(part)
+    if json_file is not None and json_file != _STDOUT:
+        with replacing(json_file) as path:
+            path.write_text(to_json(report.to_json()) + "\n", encoding="utf-8")
+    if report.disagreements:
+        raise VerificationError("; ".join(report.disagreements))

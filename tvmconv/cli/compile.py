@@ -1,0 +1,102 @@
+"""`tvmconv compile`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from tvmconv.cli._options import (
+    batch_option,
+    debug_option,
+    model_source,
+    params_option,
+    target_option,
+    threads_option,
+)
+from tvmconv.cli._output import progress_bar
+from tvmconv.compiler import Format
+from tvmconv.errors import InputError
+from tvmconv.files import check_output_file
+from tvmconv.target import load_target
+
+#: What can be dumped, and the suffix of the file beside the output.
+DUMPS = {"asm": ".s", "tir": ".tir.py", "c": ".plan.c"}
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx|PROBLEM")
+@target_option
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The file to write; it appears when it is whole.",
+)
+@threads_option
+@click.option(
+    "--log",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of tuning records to use; may be repeated.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(get_args(Format)),
+    default="shared",
+    show_default=True,
+    help="A .so or a .a with a plain C interface, or a .so for TVM's own runtime.",
+)
+@click.option(
+    "--dump",
+    multiple=True,
+    type=click.Choice(list(DUMPS)),
+    help="Also write the assembly, the scheduled TIR or the plan in C beside FILE.",
+)
+@batch_option
+@params_option
+@debug_option
+def command(
+    model: str,
+    target: str,
+    output: Path,
+    threads: int | None,
+    log: tuple[Path, ...],
+    form: Format,
+    dump: tuple[str, ...],
+    batch: int | None,
+    params: Path | None,
+) -> None:
+    """Compile a model, or one problem, to a file that runs by itself."""
+    source = model_source(model)
+    machine = load_target(target)
+    dumps = {kind: output.with_suffix(DUMPS[kind]) for kind in dump}
+    for path in (output, *dumps.values()):
+        check_output_file(path)
+        if isinstance(source, Path) and path.exists() and path.samefile(source):
+            raise InputError(f"{path}: the output would replace the model")
+    from tvmconv.compiler import compile_to_file
+
+    start = time.perf_counter()
+    with progress_bar() as progress:
+        written = compile_to_file(
+            source,
+            output,
+            target=machine,
+            threads=threads,
+            log=log,
+            format=form,
+            batch=batch,
+            params=params,
+            dump=dumps,
+            progress=progress,
+        )
+    seconds = time.perf_counter() - start
+    size = written.stat().st_size / 1e6
+    click.echo(f"{written}: {size:.1f} MB for {machine.name}, compiled in {seconds:.1f} s")

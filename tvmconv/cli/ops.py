@@ -1,0 +1,42 @@
+"""`tvmconv ops`."""
+
+from __future__ import annotations
+
+import click
+
+from tvmconv.cli._options import debug_option, json_option
+from tvmconv.cli._output import print_json, print_table
+
+
+@click.command()
+@json_option
+@debug_option
+def command(as_json: bool) -> None:
+    """List the operators, and the ONNX operators they stand for."""
+    from tvmconv.ops import operators
+
+    known = list(operators().values())
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": operator.name,
+                    "ranks": operator.ranks,
+                    "problem": operator.family is not None,
+                    "onnx": sorted(operator.onnx),
+                    "summary": operator.summary,
+                }
+                for operator in known
+            ]
+        )
+        return
+    rows = [
+        (
+            operator.name,
+            " ".join(f"{rank}d" for rank in operator.ranks),
+            ", ".join(sorted(operator.onnx)),
+            operator.summary,
+        )
+        for operator in known
+    ]
+    print_table(("operator", "ranks", "ONNX", "what it computes"), rows)

@@ -1,0 +1,94 @@
+"""`tvmconv run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tvmconv.cli._options import debug_option, json_option, threads_option
+from tvmconv.cli._output import print_json, print_table
+from tvmconv.errors import InputError
+from tvmconv.files import make_output_dir
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.generic]
+
+
+def _pairs(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Path]:
+    """Split each NAME=FILE at its last ``=``: names of tensors may have one, or be odd."""
+    files: dict[str, Path] = {}
+    for value in values:
+        name, equals, file = value.rpartition("=")
+        if not equals or not name or not file:
+            raise click.BadParameter(f"{value!r} is not NAME=FILE.npy")
+        if name in files:
+            raise click.BadParameter(f"{name!r} is given twice")
+        files[name] = Path(file)
+    return files
+
+
+@click.command()
+@click.argument("file", metavar="FILE.so", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "inputs",
+    metavar="NAME=x.npy",
+    multiple=True,
+    callback=_pairs,
+    help="The array for one input; repeat it for each.",
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, 2**32 - 1),
+    help="Random numbers for the inputs that no --input gives.",
+)
+@click.option(
+    "--output-dir",
+    metavar="D",
+    type=click.Path(path_type=Path),
+    help="Write each output there as NAME.npy.",
+)
+@threads_option
+@json_option
+@debug_option
+def command(
+    file: Path,
+    inputs: dict[str, Path],
+    seed: int | None,
+    output_dir: Path | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Run a compiled file on arrays, and print or keep its outputs."""
+    from tvmconv.runtime.inspect import inspect_artifact
+
+    facts = inspect_artifact(file)
+    from tvmconv.cli._arrays import load_inputs, save_outputs, summary
+
+    arrays = load_inputs(str(file), facts["inputs"], inputs, seed)
+    if output_dir is not None:
+        make_output_dir(output_dir)
+    from tvmconv.runtime.loader import load
+
+    results = load(file, threads=threads)(arrays)
+    names = [output["name"] for output in facts["outputs"]]
+    if len(names) != len(results):
+        raise InputError(f"{file}: its metadata names {len(names)} outputs, not {len(results)}")
+    rows: list[dict[str, Any]] = [
+        summary(name, array) for name, array in zip(names, results, strict=True)
+    ]
+    if output_dir is not None:
+        for row, path in zip(rows, save_outputs(output_dir, names, results), strict=True):
+            row["file"] = str(path)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])

@@ -1,0 +1,61 @@
+"""`tvmconv verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tvmconv.cli._options import (
+    batch_option,
+    debug_option,
+    json_option,
+    model_source,
+    params_option,
+    target_option,
+    threads_option,
+)
+from tvmconv.cli._output import print_json, progress_bar, show
+from tvmconv.errors import VerificationError
+from tvmconv.target import load_target
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx|PROBLEM")
+@target_option
+@click.option("--bisect", is_flag=True, help="Name the first node whose output is wrong.")
+@threads_option
+@batch_option
+@params_option
+@json_option
+@debug_option
+def command(
+    model: str,
+    target: str,
+    bisect: bool,
+    threads: int | None,
+    batch: int | None,
+    params: Path | None,
+    as_json: bool,
+) -> None:
+    """Compile, run, and compare every output with the NumPy reference."""
+    source = model_source(model)
+    machine = load_target(target)
+    from tvmconv.verify import verify
+
+    with progress_bar() as progress:
+        report = verify(
+            source,
+            target=machine,
+            bisect=bisect,
+            threads=threads,
+            batch=batch,
+            params=params,
+            progress=progress,
+        )
+    if as_json:
+        print_json(report.to_json())
+    else:
+        show(report.table())
+    if not report.ok:
+        raise VerificationError(f"{model}: the output differs from the reference")

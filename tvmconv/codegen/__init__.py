@@ -1,0 +1,1 @@
+"""Lowered functions out: kernels to objects, objects and plan to an artifact."""

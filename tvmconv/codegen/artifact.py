@@ -1,0 +1,186 @@
+"""Write a model's artifact: plan, kernels, weights and the C runtime in one library.
+
+The runtime's C sources are compiled for the target each time (zig caches them), with the plan as
+generated tables, and linked with the kernels' objects and the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.codegen import link
+from tvmconv.codegen.elf import Blob, write_data_object
+from tvmconv.codegen.localise import localise
+from tvmconv.codegen.plan import (
+    BlockedTensor,
+    BorderStep,
+    CopyStep,
+    KernelStep,
+    PackStep,
+    Plan,
+    Port,
+    Step,
+    TensorArgument,
+    UnpackStep,
+    check_plan,
+    step_name,
+)
+from tvmconv.codegen.plan_c import METADATA_SYMBOL, WEIGHTS_SYMBOL, plan_source
+from tvmconv.files import check_output_file, replacing
+from tvmconv.runtime.elf import Machine
+from tvmconv.runtime.inspect import ABI_VERSION
+
+__all__ = [
+    "BlockedTensor",
+    "BorderStep",
+    "CopyStep",
+    "Format",
+    "KernelStep",
+    "PackStep",
+    "Plan",
+    "Port",
+    "TensorArgument",
+    "UnpackStep",
+    "describe",
+    "write_artifact",
+]
+
+Format: TypeAlias = Literal["shared", "static", "tvm"]
+Weights: TypeAlias = "npt.NDArray[Any] | bytes | bytearray | memoryview | Path"
+
+RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
+_SOURCES = ("model", "pool", "backend", "workspace", "error", "cpus", "layout", "features")
+
+
+def describe(plan: Plan, weight_bytes: int, target_triple: str) -> dict[str, Any]:
+    """The metadata of a plan's artifact: what the plan says, under the caller's own entries."""
+
+    def ports(values: Sequence[Port]) -> list[dict[str, Any]]:
+        return [{"name": p.name, "shape": list(p.shape), "dtype": p.dtype} for p in values]
+
+    return {
+        "abi": ABI_VERSION,
+        **plan.metadata,
+        "inputs": ports(plan.inputs),
+        "outputs": ports(plan.outputs),
+        "steps": [_describe_step(step) for step in plan.steps],
+        "threads": plan.threads,
+        "triple": target_triple,
+        "arena_bytes": plan.arena_bytes,
+        "weights_bytes": weight_bytes,
+        "peak_memory_bytes": plan.arena_bytes + weight_bytes,
+    }
+
+
+def _describe_step(step: Step) -> dict[str, Any]:
+    if not isinstance(step, KernelStep):
+        return {"name": step.name, "kind": type(step).__name__.removesuffix("Step").lower()}
+    entry: dict[str, Any] = {"name": step_name(step), "kind": step.kind}
+    return {**entry, "macs": step.macs} if step.macs else entry
+
+
+def _as_bytes(weights: Weights) -> memoryview | Path:
+    if isinstance(weights, Path):
+        return weights.resolve()
+    if isinstance(weights, np.ndarray):
+        return np.ascontiguousarray(weights).reshape(-1).view(np.uint8).data
+    return memoryview(weights).cast("B")
+
+
+def write_artifact(
+    plan: Plan,
+    objects: Sequence[bytes | Path],
+    weights: Weights,
+    output: Path,
+    *,
+    target_triple: str,
+    cpu_flags: Sequence[str] = (),
+    format: Format = "shared",
+) -> None:
+    """Link a model and put the finished file in its place, or leave nothing.
+
+    Parameters
+    ----------
+    plan : Plan
+    objects : sequence of bytes or Path
+        Relocatable objects that define the plan's kernels, each as ``__tvm_ffi_<kernel>``.
+    weights : ndarray, bytes-like or Path
+        The weights' bytes, or a file of them; never copied in memory.
+    output : Path
+    target_triple : str
+        zig's name of the system, such as ``x86_64-linux-gnu.2.17`` or ``aarch64-linux-musl``.
+    cpu_flags : sequence of str
+        For the runtime's own code, such as ``-mcpu=znver3``.
+    format : "shared", "static" or "tvm"
+        A shared library; an archive of one object; a shared library that TVM can load as well.
+
+    Raises
+    ------
+    InputError
+        The output is a folder, or its folder does not exist.
+    EnvironmentError_
+        zig is missing or fails, the output may not be written, or the disk is full.
+    ValueError
+        The plan is inconsistent (:func:`~tvmconv.codegen.plan.check_plan`).
+    """
+    data = _as_bytes(weights)
+    blob = Blob(".tvmconv.weights", WEIGHTS_SYMBOL, data, large=True)
+    check_plan(plan, blob.nbytes)
+    check_output_file(output)
+    text = json.dumps(describe(plan, blob.nbytes, target_triple)).encode() + b"\0"
+    blobs = (Blob(".tvmconv.meta", METADATA_SYMBOL, text), blob)
+    with replacing(output) as unfinished, tempfile.TemporaryDirectory(prefix="tvmconv-") as name:
+        folder = Path(name)
+        parts = _compile(plan, folder, target_triple, cpu_flags, tvm=format == "tvm")
+        machine = Machine.of(parts[0].read_bytes()[:64])
+        write_data_object(folder / "data.o", machine, blobs)
+        parts += [folder / "data.o", *_objects(objects, folder)]
+        _join(parts, unfinished.resolve(), target_triple, format)
+        _settle(unfinished, 0o644 if format == "static" else 0o755)
+
+
+def _compile(
+    plan: Plan, folder: Path, triple: str, cpu_flags: Sequence[str], *, tvm: bool
+) -> list[Path]:
+    (folder / "plan.c").write_text(plan_source(plan), encoding="utf-8")
+    names = (*_SOURCES, *(("tvm_entry",) if tvm else ()))
+    sources = [folder / "plan.c", *(RUNTIME / f"{name}.c" for name in names)]
+    return link.compile_sources(sources, folder, RUNTIME, triple, cpu_flags)
+
+
+def _objects(objects: Sequence[bytes | Path], folder: Path) -> Iterator[Path]:
+    for number, item in enumerate(objects):
+        if isinstance(item, Path):
+            yield item.resolve()
+        else:
+            path = folder / f"kernels_{number}.o"
+            path.write_bytes(item)
+            yield path
+
+
+def _join(parts: Sequence[Path], output: Path, triple: str, format: Format) -> None:
+    if format == "static":
+        joined = parts[0].parent / "tvmconv_model.o"
+        link.link_relocatable(parts, joined)
+        localise(joined, link.ABI_SYMBOLS)
+        link.archive(joined, output)
+    else:
+        extra = (link.TVM_SYMBOL,) if format == "tvm" else ()
+        link.link_shared(parts, output, triple, (*link.ABI_SYMBOLS, *extra))
+
+
+def _settle(path: Path, mode: int) -> None:
+    """Give a finished file its permissions and put it on the disk before it gets its name."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,188 @@
+"""Compile C and link artifacts with zig: one package has every target's compiler, linker, libc."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tvmconv.errors import EnvironmentError_
+
+#: The C interface, in every artifact.
+ABI_SYMBOLS = (
+    "tvmconv_create",
+    "tvmconv_run",
+    "tvmconv_destroy",
+    "tvmconv_metadata",
+    "tvmconv_error",
+    "tvmconv_profile",
+)
+TVM_SYMBOL = "__tvm_ffi_main"
+
+COMPILE_FLAGS = (
+    "-std=c11",
+    "-O3",
+    "-g0",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffunction-sections",
+    "-fno-sanitize=undefined",
+    "-fno-addrsig",
+    "-Wall",
+    "-Wextra",
+)
+# Without -O3 and -fno-sanitize zig would build and link its debugging runtime.
+LINK_FLAGS = (
+    "-O3",
+    "-fno-sanitize=undefined",
+    "-shared",
+    "-Wl,--gc-sections",
+    "-Wl,--strip-debug",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,defs",
+    "-Wl,-Bsymbolic",
+    "-Wl,--version-script=exports.map",
+    "-lpthread",
+    "-lm",
+)
+
+
+def _cache_environment() -> dict[str, str]:
+    """The environment for zig: its cache goes elsewhere if its usual place cannot be written."""
+    environment = dict(os.environ)
+    if "ZIG_GLOBAL_CACHE_DIR" in environment:
+        return environment
+    base = environment.get("XDG_CACHE_HOME") or str(Path("~").expanduser() / ".cache")
+    try:
+        (Path(base) / "zig").mkdir(parents=True, exist_ok=True)
+        usable = os.access(Path(base) / "zig", os.W_OK)
+    except OSError:
+        usable = False
+    if not usable:
+        fallback = Path(tempfile.gettempdir()) / f"tvmconv-zig-{os.getuid()}"
+        environment["ZIG_GLOBAL_CACHE_DIR"] = str(fallback)
+    return environment
+
+
+def _executable(action: str) -> str:
+    """The program in the ziglang package; ``python -m ziglang`` would start Python once more."""
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        raise EnvironmentError_(f"cannot {action}: zig is missing: pip install ziglang")
+    return str(Path(spec.origin).with_name("zig"))
+
+
+def zig(arguments: Sequence[str], folder: Path, action: str) -> None:
+    """Run one zig command in a folder.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        What follows ``zig``.
+    folder : Path
+        Working directory.
+    action : str
+        What is being done, for the message, such as "link m.so".
+
+    Raises
+    ------
+    EnvironmentError_
+        zig is not installed, cannot be started, or fails; the message has its first error line.
+    """
+    try:
+        result = subprocess.run(
+            [_executable(action), *arguments],
+            cwd=folder,
+            env=_cache_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise EnvironmentError_(f"cannot {action}: zig cannot be started: {error}") from None
+    if result.returncode:
+        lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+        told = next((line for line in lines if "error" in line.lower()), " ".join(lines[-1:]))
+        if os.strerror(errno.ENOSPC) in result.stderr or "NoSpaceLeft" in result.stderr:
+            told = os.strerror(errno.ENOSPC)
+        raise EnvironmentError_(f"cannot {action}: zig: {told or f'exit {result.returncode}'}")
+
+
+def compile_sources(
+    sources: Sequence[Path], folder: Path, include: Path, triple: str, cpu_flags: Sequence[str]
+) -> list[Path]:
+    """Compile C files to objects in a folder; zig's cache makes it cheap for unchanged ones.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+    folder : Path
+        Where the objects go.
+    include : Path
+        Folder of the headers.
+    triple : str
+        zig's name of the system, such as ``x86_64-linux-gnu.2.17``.
+    cpu_flags : sequence of str
+        Such as ``-mcpu=znver3``.
+
+    Raises
+    ------
+    EnvironmentError_
+        As :func:`zig`.
+    """
+    flags = ["-target", triple, *cpu_flags, *COMPILE_FLAGS, "-I", str(include)]
+    objects = [folder / f"{source.stem}.o" for source in sources]
+    for source, output in zip(sources, objects, strict=True):  # zig takes one -c at a time
+        # An absolute name cannot be taken for an option.
+        command = ["cc", *flags, "-c", str(source.resolve()), "-o", str(output)]
+        zig(command, folder, f"compile {source.name} for {triple}")
+    return objects
+
+
+def link_shared(objects: Sequence[Path], output: Path, triple: str, exports: Sequence[str]) -> None:
+    """Link objects to a shared library that exports only the named symbols.
+
+    Raises
+    ------
+    EnvironmentError_
+        As :func:`zig`.
+    OSError
+        The list of exports cannot be written.
+    """
+    folder = objects[0].parent
+    names = "; ".join(exports)
+    (folder / "exports.map").write_text(f"{{ global: {names}; local: *; }};\n")
+    files = [str(path) for path in objects]
+    command = ["cc", "-target", triple, *LINK_FLAGS, *files, "-o", str(output)]
+    zig(command, folder, f"link {output.name}")
+
+
+def link_relocatable(objects: Sequence[Path], output: Path) -> None:
+    """Join objects to one, whose symbols are those of all.
+
+    Raises
+    ------
+    EnvironmentError_
+        As :func:`zig`.
+    """
+    files = [str(path) for path in objects]
+    command = ["ld.lld", "-r", "--strip-debug", *files, "-o", str(output)]
+    zig(command, objects[0].parent, "join the objects")
+
+
+def archive(member: Path, output: Path) -> None:
+    """Make a static library of one object.
+
+    Raises
+    ------
+    EnvironmentError_
+        As :func:`zig`.
+    """
+    command = ["ar", "rcsD", str(output), member.name]
+    zig(command, member.parent, f"write {output.name}")

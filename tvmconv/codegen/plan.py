@@ -1,0 +1,312 @@
+"""What a compiled model does at run time, as data: tensors in memory and the steps over them.
+
+A :class:`Plan` is checked when it is written (:func:`check_plan`): every tensor lies inside its
+memory, so the C runtime, which checks nothing again, cannot be led out of bounds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from tvmconv.layout import Layout
+from tvmconv.runtime.inspect import DTYPES
+
+Space: TypeAlias = Literal["arena", "weights", "input", "output"]
+
+#: What TVM's kernels assume of every buffer.
+ALIGNMENT_BYTES = 64
+
+#: Inputs, and likewise outputs, that a model can have (``TVMCONV_MAX_PORTS`` in plan.h).
+MAX_PORTS = 256
+
+
+def element_bytes(dtype: str) -> int:
+    """Bytes of one element.
+
+    Raises
+    ------
+    ValueError
+        The element type is not in :data:`~tvmconv.runtime.inspect.DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    return DTYPES[dtype][1] // 8
+
+
+@dataclass(frozen=True)
+class TensorArgument:
+    """A compact, row-major tensor.
+
+    Attributes
+    ----------
+    space : "arena", "weights", "input" or "output"
+    shape : tuple of int
+    dtype : str
+    offset : int
+        Bytes from the start of the space; a multiple of 64 for a kernel's argument.
+    index : int
+        Which input or output; 0 otherwise.
+    """
+
+    space: Space
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    offset: int = 0
+    index: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * element_bytes(self.dtype)
+
+
+@dataclass(frozen=True)
+class BlockedTensor:
+    """A tensor ``(N, C, *spatial)`` stored as ``[N][ceil(C/block)][*padded][block]`` in a halo.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Logical shape with up to three spatial axes, without the halo.
+    offset : int
+        Bytes from the start of the space to the first corner of the halo.
+    block : int
+        Channels in a block; 1 is a plain layout.
+    lows, highs : tuple of int
+        Width of the halo before and after each spatial axis; empty for none.
+    strides : tuple of int
+        In elements: of the batch, of a channel block, and of each spatial axis but the last (one
+        pixel is always ``block`` elements after the other). Empty for compact.
+    dtype : str
+    space : "arena" or "weights"
+    """
+
+    shape: tuple[int, ...]
+    offset: int = 0
+    block: int = 1
+    lows: tuple[int, ...] = ()
+    highs: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dtype: str = "float32"
+    space: Space = "arena"
+
+    def __post_init__(self) -> None:
+        """Fill in the halo and the strides that were left out."""
+        if not 2 <= len(self.shape) <= 5:
+            raise ValueError(f"shape {self.shape} is not (N, C) and up to three spatial axes")
+        rank = len(self.shape) - 2
+        object.__setattr__(self, "lows", self.lows or (0,) * rank)
+        object.__setattr__(self, "highs", self.highs or (0,) * rank)
+        if not self.strides:
+            object.__setattr__(self, "strides", self._compact())
+
+    def _compact(self) -> tuple[int, ...]:
+        strides = [self.block]
+        for size in reversed((self.slots, *self.padded)):
+            strides.append(strides[-1] * size)
+        return tuple(reversed(strides[1:] if self.padded else strides))
+
+    @classmethod
+    def of(cls, layout: Layout, offset: int = 0, space: Space = "arena") -> BlockedTensor:
+        """The tensor of a :class:`~tvmconv.layout.Layout` whose buffer starts at ``offset``."""
+        shape = layout.shape if len(layout.shape) >= 2 else (1, math.prod(layout.shape))
+        whole = cls(
+            (shape[0], (layout.slots or -(-shape[1] // layout.block)) * layout.block, *shape[2:]),
+            offset,
+            layout.block,
+            layout.lows,
+            layout.highs,
+        )
+        start = offset + layout.first * whole.strides[1] * element_bytes(layout.dtype)
+        return cls(
+            shape,
+            start,
+            layout.block,
+            layout.lows,
+            layout.highs,
+            whole.strides,
+            layout.dtype,
+            space,
+        )
+
+    @property
+    def slots(self) -> int:
+        """Channel blocks."""
+        return -(-self.shape[1] // self.block)
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """Spatial extents with the halo."""
+        spatial = zip(self.lows, self.shape[2:], self.highs, strict=True)
+        return tuple(low + size + high for low, size, high in spatial)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes from the first corner to the last element, that included."""
+        outer = (self.shape[0], self.slots, *self.padded[:-1])
+        last = sum((n - 1) * s for n, s in zip(outer, self.strides, strict=True))
+        row = self.padded[-1] if self.padded else 1
+        return (last + row * self.block) * element_bytes(self.dtype)
+
+
+@dataclass(frozen=True)
+class KernelStep:
+    """A call of the function ``__tvm_ffi_<kernel>`` of one of the objects.
+
+    Attributes
+    ----------
+    kernel : str
+    arguments : tuple of TensorArgument
+    name : str
+        For people: the node it came from.
+    kind : str
+        For people: the operator.
+    macs : int
+        Multiply-accumulates, 0 if not counted.
+    """
+
+    kernel: str
+    arguments: tuple[TensorArgument, ...]
+    name: str = ""
+    kind: str = "kernel"
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class PackStep:
+    """Plain to blocked; the halo and the lanes past the last channel become zero."""
+
+    source: TensorArgument
+    destination: BlockedTensor
+    name: str = "pack"
+
+
+@dataclass(frozen=True)
+class UnpackStep:
+    """The interior of a blocked tensor to plain."""
+
+    source: BlockedTensor
+    destination: TensorArgument
+    name: str = "unpack"
+
+
+@dataclass(frozen=True)
+class BorderStep:
+    """The halo of a blocked tensor becomes zero."""
+
+    tensor: BlockedTensor
+    name: str = "border"
+
+
+@dataclass(frozen=True)
+class CopyStep:
+    """The bytes of ``source`` to ``destination``, of the same size."""
+
+    source: TensorArgument
+    destination: TensorArgument
+    name: str = "copy"
+
+
+Step: TypeAlias = KernelStep | PackStep | UnpackStep | BorderStep | CopyStep
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a model: its name, shape and element type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * element_bytes(self.dtype)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole model.
+
+    Attributes
+    ----------
+    arena_bytes : int
+        Scratch memory of an instance.
+    inputs, outputs : sequence of Port
+    steps : sequence of steps, in execution order
+    metadata : mapping
+        JSON-able; joins what :func:`tvmconv.codegen.artifact.describe` adds.
+    threads : int
+        Threads the kernels were planned for; 0 leaves the choice to the machine that runs them.
+    """
+
+    arena_bytes: int
+    inputs: Sequence[Port]
+    outputs: Sequence[Port]
+    steps: Sequence[Step]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 0
+
+
+def step_name(step: Step) -> str:
+    """What people are shown as the step's name."""
+    return step.name or (step.kernel if isinstance(step, KernelStep) else "")
+
+
+def _operands(step: Step) -> tuple[TensorArgument | BlockedTensor, ...]:
+    if isinstance(step, KernelStep):
+        return step.arguments
+    if isinstance(step, BorderStep):
+        return (step.tensor,)
+    return (step.source, step.destination)
+
+
+def _check_step(step: Step) -> None:
+    if isinstance(step, KernelStep):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", step.kernel) or step.kernel == "main":
+            raise ValueError(f"{step.kernel!r} is not a name for a kernel")
+        for argument in step.arguments:
+            if argument.space not in ("arena", "weights") or argument.offset % ALIGNMENT_BYTES:
+                raise ValueError(f"kernels need 64-byte-aligned memory, not {argument}")
+    elif isinstance(step, CopyStep):
+        if step.source.nbytes != step.destination.nbytes:
+            raise ValueError(f"sizes of {step.source} and {step.destination} differ")
+    elif not isinstance(step, BorderStep):
+        plain, blocked = step.source, step.destination
+        if math.prod(plain.shape) != math.prod(blocked.shape) or plain.dtype != blocked.dtype:
+            raise ValueError(f"{plain} and {blocked} do not hold the same tensor")
+
+
+def check_plan(plan: Plan, weight_bytes: int) -> None:
+    """Check that every operand of every step lies inside its memory.
+
+    Raises
+    ------
+    ValueError
+        One does not, or a dimension is not positive, or the operands of a step do not fit
+        together. A plan comes from the compiler, so this is its mistake, never the user's.
+    """
+    if max(len(plan.inputs), len(plan.outputs)) > MAX_PORTS:
+        raise ValueError(f"more than {MAX_PORTS} inputs or outputs")
+    sizes: dict[tuple[Space, int], int] = {("arena", 0): plan.arena_bytes}
+    sizes["weights", 0] = weight_bytes
+    sizes |= {("input", k): port.nbytes for k, port in enumerate(plan.inputs)}
+    sizes |= {("output", k): port.nbytes for k, port in enumerate(plan.outputs)}
+    if any(min((1, *port.shape)) < 1 for port in (*plan.inputs, *plan.outputs)):
+        raise ValueError("an input or output without elements")
+    for number, step in enumerate(plan.steps):
+        try:
+            _check_step(step)
+            for operand in _operands(step):
+                index = operand.index if isinstance(operand, TensorArgument) else 0
+                room = sizes.get((operand.space, index), -1)
+                if min((1, *operand.shape)) < 1 or operand.offset < 0:
+                    raise ValueError(f"{operand} has no elements or starts before its memory")
+                if operand.offset + operand.nbytes > room:
+                    raise ValueError(f"{operand} ends outside its {room} bytes")
+        except ValueError as error:
+            raise ValueError(f"step {number} ({step_name(step)}): {error}") from None

@@ -1,0 +1,180 @@
+"""Two rewrites of a TensorIR function that schedule primitives cannot express.
+
+:func:`retarget_output` makes a function write into part of a larger buffer: a slice of a
+concatenation, or the inside of a halo. :func:`overlap_tails` turns the guarded last tile of a
+ragged axis into one that starts earlier and overlaps its neighbour, so that the inner loops carry
+no guard and every tile has the full, unrolled shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm
+
+_SPATIAL = 0
+
+
+def _rebuild(stmt: TVMObject, visit: Callable[[TVMObject], TVMObject | None]) -> TVMObject:
+    """Copy a statement; where ``visit`` returns a statement, that one stands instead."""
+    replaced = visit(stmt)
+    if replaced is not None:
+        return replaced
+    if isinstance(stmt, s_tir_stmt.SBlockRealize):
+        block = _rebuild(stmt.block, visit)
+        return s_tir_stmt.SBlockRealize(stmt.iter_values, stmt.predicate, block)
+    if isinstance(stmt, s_tir_stmt.SBlock):
+        init = None if stmt.init is None else _rebuild(stmt.init, visit)
+        return _block_with(stmt, _rebuild(stmt.body, visit), init, stmt.writes)
+    if isinstance(stmt, tirx.For):
+        body = _rebuild(stmt.body, visit)
+        return tirx.For(
+            stmt.loop_var,
+            stmt.min,
+            stmt.extent,
+            stmt.kind,
+            body,
+            stmt.thread_binding,
+            stmt.annotations,
+        )
+    if isinstance(stmt, tirx.SeqStmt):
+        return tirx.SeqStmt([_rebuild(part, visit) for part in stmt.seq])
+    return stmt
+
+
+def _block_with(
+    block: TVMObject, body: TVMObject, init: TVMObject | None, writes: TVMObject
+) -> TVMObject:
+    """Copy a block with another body, init and write regions."""
+    return s_tir_stmt.SBlock(
+        block.iter_vars,
+        block.reads,
+        writes,
+        block.name_hint,
+        body,
+        init,
+        block.alloc_buffers,
+        block.match_buffers,
+        block.annotations,
+    )
+
+
+def retarget_output(
+    func: TVMObject, shape: Sequence[int], offsets: Sequence[int]
+) -> TVMObject:
+    """Let a function write its last parameter into part of a larger buffer.
+
+    Parameters
+    ----------
+    func : PrimFunc
+        As ``te.create_prim_func`` makes it; only its last block writes the last parameter.
+    shape : sequence of int
+        Shape of the larger buffer, with as many axes as the parameter has.
+    offsets : sequence of int
+        Where element (0, ..., 0) goes in it.
+
+    Returns
+    -------
+    PrimFunc
+        The same function over the larger buffer; ``func`` itself if nothing moves.
+    """
+    old = func.params[-1]
+    if list(shape) == [int(extent) for extent in old.ty.shape]:
+        return func
+    new = tirx.decl_buffer(list(shape), str(old.ty.dtype), name=old.name)
+
+    def visit(stmt: TVMObject) -> TVMObject | None:
+        if isinstance(stmt, tirx.BufferStore) and stmt.buffer.same_as(old):
+            indices = [i + o for i, o in zip(stmt.indices, offsets, strict=True)]
+            return tirx.BufferStore(new, stmt.value, indices)
+        if isinstance(stmt, s_tir_stmt.SBlock) and any(w.source.same_as(old) for w in stmt.writes):
+            ranges = [
+                tvm.ir.Range.from_min_extent(r.min + o, r.extent)
+                for r, o in zip(stmt.writes[0].region, offsets, strict=True)
+            ]
+            writes = [tirx.BufferRegion(new, ranges)]
+            init = None if stmt.init is None else _rebuild(stmt.init, visit)
+            return _block_with(stmt, _rebuild(stmt.body, visit), init, writes)
+        return None
+
+    body = _rebuild(func.body, visit)
+    params = [*func.params[:-1], new]
+    return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+
+
+def overlap_tails(func: TVMObject) -> TVMObject:
+    """Replace guarded tail tiles by tiles that overlap the one before.
+
+    A split of an axis of extent E by T, T not dividing E, binds ``v = q*T + r`` under the guard
+    ``v < E``. The binding becomes ``v = min(q*T, E - T) + r`` and the guard goes: the last tile
+    computes up to T - 1 elements for a second time, with the same values. Right for blocks whose
+    iterations are independent of one another along their spatial axes, which holds for everything
+    that ``te.compute`` makes.
+
+    Raises
+    ------
+    ValueError
+        If a guard is not of this form; such a schedule must not be used.
+    """
+    loops: list[TVMObject] = []
+
+    def visit(stmt: TVMObject) -> TVMObject | None:
+        if isinstance(stmt, tirx.For):
+            loops.append(stmt)
+            body = _rebuild(stmt.body, visit)
+            loops.pop()
+            return tirx.For(
+                stmt.loop_var,
+                stmt.min,
+                stmt.extent,
+                stmt.kind,
+                body,
+                stmt.thread_binding,
+                stmt.annotations,
+            )
+        if isinstance(stmt, s_tir_stmt.SBlockRealize) and len(stmt.iter_values):
+            guards = _conjuncts(stmt.predicate)
+            values, moved = _overlapped(stmt, loops)
+            if moved != len(guards):
+                raise ValueError(f"cannot remove the guard {stmt.predicate} of {stmt.block}")
+            return s_tir_stmt.SBlockRealize(values, True, _rebuild(stmt.block, visit))
+        return None
+
+    return func.with_body(_rebuild(func.body, visit))
+
+
+def _conjuncts(predicate: TVMObject) -> list[TVMObject]:
+    """Split ``a and b and c``; an empty list for True."""
+    if isinstance(predicate, tirx.And):
+        return _conjuncts(predicate.a) + _conjuncts(predicate.b)
+    if isinstance(predicate, tirx.IntImm):
+        return []
+    return [predicate]
+
+
+def _overlapped(
+    realize: TVMObject, loops: Sequence[TVMObject]
+) -> tuple[list[TVMObject], int]:
+    """Bindings of a block with their tails overlapped, and how many of them changed."""
+    analyzer = sym.Analyzer()
+    for loop in loops:
+        analyzer.bind(loop.loop_var, tvm.ir.Range.from_min_extent(loop.min, loop.extent))
+    values: list[TVMObject] = []
+    moved = 0
+    for iter_var, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
+        extent = int(iter_var.dom.extent)
+        if iter_var.iter_type == _SPATIAL and _max_value(analyzer, value) >= extent:
+            if not isinstance(value, tirx.Add) or not isinstance(value.a, tirx.Mul):
+                raise ValueError(f"cannot overlap the tail of {value}")
+            tile = int(value.a.b)
+            if tile > extent:
+                raise ValueError(f"a tile of {tile} exceeds the axis of {extent}")
+            value = tirx.min(value.a, extent - tile) + value.b
+            moved += 1
+        values.append(value)
+    return values, moved
+
+
+def _max_value(analyzer: TVMObject, value: TVMObject) -> int:
+    """Upper bound of an index expression."""
+    return int(analyzer.const_int_bound(value).max_value)

@@ -1,0 +1,153 @@
+"""A model in, an artifact out: the order of the passes, and nothing else."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tvmconv.target import Target, load_target
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tvmconv.graph.ir import Graph
+    from tvmconv.graph.lower import Lowered
+    from tvmconv.runtime.loader import Module
+
+Format = Literal["shared", "static", "tvm"]
+#: ``progress(what, done, total)``
+Progress = Callable[[str, int, int], None]
+
+
+def lower_graph(graph: Graph, target: Target, *, fused: bool = False) -> Lowered:
+    """Run the graph passes: fusion (unless that is done), layout, memory, lowering."""
+    from tvmconv.graph.fuse import fuse
+    from tvmconv.graph.layout import place
+    from tvmconv.graph.lower import lower
+
+    return lower(place(graph if fused else fuse(graph), target.layout.channel_block))
+
+
+def compile_to_file(
+    model: Any,
+    output: Path,
+    *,
+    target: Target,
+    threads: int | None = None,
+    log: Sequence[Path] = (),
+    format: Format = "shared",
+    batch: int | None = None,
+    params: Mapping[str, np.ndarray[Any, Any]] | Path | None = None,
+    dump: Mapping[str, Path] | None = None,
+    progress: Progress | None = None,
+    fused: bool = False,
+) -> Path:
+    """Compile a model to a file.
+
+    Parameters
+    ----------
+    model : path, ModelProto, Graph or problem text
+    output : Path
+        Appears whole or not at all.
+    target : Target
+    threads : int, optional
+        Threads to plan for and to use by default; the target's cores if left out.
+    log : sequence of Path
+        Folders of tuning records.
+    format : "shared", "static" or "tvm"
+    batch : int, optional
+        Extent of a symbolic first axis.
+    params : mapping or path, optional
+        Weights of a problem.
+    dump : mapping, optional
+        ``{"asm" | "tir" | "c": file}`` to write as well.
+    progress : callable, optional
+        ``progress(what, done, total)``.
+    fused : bool
+        Whether a Graph has been through fusion, as bisection compiles it.
+
+    Returns
+    -------
+    Path
+        ``output``.
+
+    Raises
+    ------
+    InputError
+        The model cannot be compiled, or the output cannot be written.
+    EnvironmentError_
+        A tool is missing or the disk is full.
+    """
+    from tvmconv.codegen.artifact import write_artifact
+    from tvmconv.codegen.kernels import object_code
+    from tvmconv.frontend import load as load_model
+    from tvmconv.graph.ir import Graph
+
+    graph = model if isinstance(model, Graph) else load_model(model, batch=batch, params=params)
+    target = replace(target, cores=threads) if threads else target
+    lowered = lower_graph(graph, target, fused=fused)
+    objects: list[bytes | Path] = []
+    for k, (symbol, spec) in enumerate(lowered.kernels.items()):
+        if progress is not None:
+            progress("compiling kernels", k, len(lowered.kernels))
+        objects.append(object_code(spec, symbol, target))
+    plan = replace(lowered.plan, threads=threads or 0, metadata=_metadata(graph, lowered, target))
+    write_artifact(
+        plan,
+        objects,
+        lowered.weights.image(),
+        output,
+        target_triple=target.zig.triple,
+        cpu_flags=[f"-mcpu={target.zig_mcpu}"],
+        format=format,
+    )
+    return output
+
+
+def _metadata(graph: Graph, lowered: Lowered, target: Target) -> dict[str, Any]:
+    """What ``tvmconv inspect`` shows besides shapes and sizes."""
+    from tvmconv.versions import VERSION
+
+    return {"name": graph.name, "target": target.name, "tvmconv": VERSION}
+
+
+def compile(
+    model: Any,
+    target: str | Path | Target = "host",
+    threads: int | None = None,
+    log: Sequence[Path] | None = None,
+    *,
+    batch: int | None = None,
+    params: Mapping[str, np.ndarray[Any, Any]] | Path | None = None,
+    progress: Progress | None = None,
+    fused: bool = False,
+) -> Module:
+    """Compile a model and load it.
+
+    Takes what :func:`compile_to_file` takes, and a target by name or file.
+
+    Returns
+    -------
+    Module
+        Call it with arrays; ``save`` it to keep the file.
+    """
+    from tvmconv.runtime.loader import load
+
+    with tempfile.TemporaryDirectory(prefix="tvmconv-") as folder:
+        path = Path(folder) / f"model-{time.monotonic_ns()}.so"
+        compile_to_file(
+            model,
+            path,
+            target=load_target(target),
+            threads=threads,
+            log=log or (),
+            batch=batch,
+            params=params,
+            progress=progress,
+            fused=fused,
+        )
+        return load(path, threads=threads)

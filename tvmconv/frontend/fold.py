@@ -1,0 +1,264 @@
+"""ONNX operators that exist only between constants, and those that vanish at inference.
+
+Exporters compute shapes with them (Shape → Gather → Concat → Reshape) and make weights with
+ConstantOfShape. They are computed here, with sizes checked first; one that meets a run-time tensor
+is refused by name, since the graph has no operator for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.errors import InputError
+from tvmconv.frontend.tensors import DTYPES, dtype_name
+from tvmconv.ops._shapes import broadcast, size
+
+if TYPE_CHECKING:
+    from tvmconv.frontend.node import Builder, OnnxNode
+    from tvmconv.graph.ir import Value
+    from tvmconv.ops import Importer
+
+Array = npt.NDArray[Any]
+
+
+def _data(node: OnnxNode, index: int) -> Array:
+    """Return a constant input."""
+    value = node.input(index)
+    if value.data is None:
+        node.fail(f"is supported for constants only, and '{value.name}' is computed at run time")
+    return value.data
+
+
+def _reserve(node: OnnxNode, builder: Builder, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Refuse a result that is too large, before it is made."""
+    try:
+        builder.budget.reserve(tuple(shape), dtype)
+    except InputError as error:
+        node.fail(str(error))
+
+
+def _constant(node: OnnxNode, builder: Builder) -> Value:
+    """Import Constant: exactly one of its attributes holds the value."""
+    if len(node.attrs) != 1:
+        node.fail(f"must have exactly one attribute, has {len(node.attrs)}")
+    ((key, value),) = node.attrs.items()
+    dtypes = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}
+    if key == "value":
+        return builder.constant(value)
+    if key not in dtypes:
+        node.fail(f"attribute '{key}' is not supported")
+    return builder.constant(np.array(value, dtypes[key]))
+
+
+def _constant_of_shape(node: OnnxNode, builder: Builder) -> Value:
+    shape = node.ints_input(0, "the shape") or []
+    fill = node.attrs.get("value", np.zeros(1, np.float32))
+    if fill.size != 1:
+        node.fail(f"attribute 'value' must have one element, has shape {fill.shape}")
+    _reserve(node, builder, shape, fill.dtype)
+    return builder.constant(np.full(shape, fill.reshape(()), fill.dtype))
+
+
+def _shape(node: OnnxNode, builder: Builder) -> Value:
+    """Import Shape, of run-time tensors too; ``start`` and ``end`` came with opset 15."""
+    shape = node.input(0).shape
+    taken = shape[node.int_attr("start", 0) : node.int_attr("end", len(shape))]
+    return builder.constant(np.array(taken, np.int64))
+
+
+def _size(node: OnnxNode, builder: Builder) -> Value:
+    return builder.constant(np.array(size(node.input(0).shape), np.int64))
+
+
+def _gather(node: OnnxNode, builder: Builder) -> Value:
+    data, indices = _data(node, 0), _data(node, 1)
+    axis = node.axis(node.int_attr("axis", 0), data.ndim)
+    extent = data.shape[axis]
+    if indices.dtype.kind not in "iu":
+        node.fail(f"indices must be integers, are {indices.dtype}")
+    if indices.size and not (-extent <= indices.min() and indices.max() < extent):
+        node.fail(f"an index is outside axis {axis} of {extent}")
+    shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    _reserve(node, builder, shape, data.dtype)
+    return builder.constant(np.take(data, indices, axis=axis))
+
+
+def _cast(node: OnnxNode, builder: Builder) -> Value:
+    """Import Cast; of a run-time tensor only to the type that it has."""
+    wanted = node.int_attr("to")
+    if wanted not in DTYPES:
+        node.fail(f"attribute 'to': {dtype_name(wanted)} is not supported")
+    return _cast_to(node, builder, DTYPES[wanted])
+
+
+def _cast_like(node: OnnxNode, builder: Builder) -> Value:
+    return _cast_to(node, builder, node.input(1).dtype)
+
+
+def _cast_to(node: OnnxNode, builder: Builder, dtype: str) -> Value:
+    x = node.input(0)
+    if x.dtype == dtype:
+        return x
+    data = _data(node, 0)
+    if dtype == "bfloat16":
+        node.fail("a cast to bfloat16 is not supported")
+    _reserve(node, builder, data.shape, np.dtype(dtype))
+    with np.errstate(all="ignore"):  # ONNX leaves what does not fit undefined
+        return builder.constant(data.astype(dtype))
+
+
+def _range(node: OnnxNode, builder: Builder) -> Value:
+    start, limit, delta = (_data(node, i).reshape(-1) for i in range(3))
+    if not start.size == limit.size == delta.size == 1 or not delta[0]:
+        node.fail("start, limit and delta must be scalars, and delta not 0")
+    steps = (float(limit[0]) - float(start[0])) / float(delta[0])
+    if not np.isfinite(steps):
+        node.fail("start, limit and delta must be finite")
+    count = max(0, int(np.ceil(steps)))
+    _reserve(node, builder, (count,), start.dtype)
+    result = start[0] + np.arange(count).astype(start.dtype) * delta[0]
+    return builder.constant(result.astype(start.dtype))
+
+
+def _expand(node: OnnxNode, builder: Builder) -> Value:
+    """Import Expand: broadcasting in both directions; a run-time tensor must keep its shape."""
+    x = node.input(0)
+    wanted = tuple(node.ints_input(1, "the shape") or [])
+    try:
+        shape = broadcast(x.shape, wanted)
+    except InputError as error:
+        node.fail(str(error))
+    if shape == x.shape:
+        return x
+    data = _data(node, 0)
+    _reserve(node, builder, shape, data.dtype)
+    return builder.constant(np.broadcast_to(data, shape).copy())
+
+
+def _tile(node: OnnxNode, builder: Builder) -> Value:
+    x = node.input(0)
+    repeats = node.ints_input(1, "the repeats") or []
+    if len(repeats) != len(x.shape):
+        node.fail(f"repeats {repeats} must have {len(x.shape)} elements")
+    if all(count == 1 for count in repeats):
+        return x
+    data = _data(node, 0)
+    shape = [extent * count for extent, count in zip(data.shape, repeats, strict=True)]
+    _reserve(node, builder, shape, data.dtype)
+    return builder.constant(np.tile(data, repeats))
+
+
+def _where(node: OnnxNode, builder: Builder) -> Value:
+    condition, a, b = (_data(node, i) for i in range(3))
+    return _compute(node, builder, np.where, [condition, a, b], a.dtype)
+
+
+def _compute(
+    node: OnnxNode,
+    builder: Builder,
+    function: Callable[..., Any],
+    arrays: Sequence[Array],
+    dtype: np.dtype[Any],
+) -> Value:
+    """Broadcast, reserve and compute."""
+    shape: tuple[int, ...] = ()
+    try:
+        for array in arrays:
+            shape = broadcast(shape, array.shape)
+    except InputError as error:
+        node.fail(str(error))
+    _reserve(node, builder, shape, dtype)
+    with np.errstate(all="ignore"):
+        return builder.constant(np.asarray(function(*arrays)).astype(dtype))
+
+
+def _numpy(function: Callable[..., Any], count: int, dtype: str | None = None) -> Importer:
+    """Make an importer of an element-by-element function with ``count`` inputs."""
+
+    def importer(node: OnnxNode, builder: Builder) -> Value:
+        arrays = [_data(node, i) for i in range(count)]
+        return _compute(node, builder, function, arrays, np.dtype(dtype or arrays[0].dtype))
+
+    return importer
+
+
+def _mod(node: OnnxNode, builder: Builder) -> Value:
+    """Import Mod: the sign of the divisor, or with ``fmod`` of the dividend."""
+    a, b = _data(node, 0), _data(node, 1)
+    if b.dtype.kind in "iu" and not b.all():
+        node.fail("division of integers by zero")
+    function = np.fmod if node.int_attr("fmod", 0) else np.mod
+    return _compute(node, builder, function, [a, b], a.dtype)
+
+
+def _reduce(function: Callable[..., Any], axes_input_since: int) -> Importer:
+    """Make an importer of a reduction of constants; ``axes`` became an input at some opset."""
+
+    def importer(node: OnnxNode, builder: Builder) -> Value:
+        data = _data(node, 0)
+        if node.opset >= axes_input_since:
+            axes = node.ints_input(1, "axes")
+        else:
+            axes = node.ints_attr("axes") if node.has("axes") else None
+        if not axes and node.int_attr("noop_with_empty_axes", 0):
+            return node.input(0)
+        taken = tuple(node.axes(axes, data.ndim)) if axes else None
+        if not data.size:
+            node.fail("reduces a tensor of size 0")
+        keepdims = bool(node.int_attr("keepdims", 1))
+        result = np.asarray(function(data, axis=taken, keepdims=keepdims)).astype(data.dtype)
+        return builder.constant(result)
+
+    return importer
+
+
+def _identity(node: OnnxNode, builder: Builder) -> Value:
+    return node.input(0)
+
+
+def _dropout(node: OnnxNode, builder: Builder) -> Value:
+    """Import Dropout: nothing at inference."""
+    training = node.optional(2)
+    if training is not None and (training.data is None or training.data.any()):
+        node.fail("training_mode is not supported: export the model for inference")
+    if any(node.outputs[1:]):
+        node.fail("the mask output is not supported")
+    return node.input(0)
+
+
+IMPORTERS: dict[str, Importer] = {
+    "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
+    "Shape": _shape,
+    "Size": _size,
+    "Gather": _gather,
+    "Cast": _cast,
+    "CastLike": _cast_like,
+    "Range": _range,
+    "Expand": _expand,
+    "Tile": _tile,
+    "Where": _where,
+    "Mod": _mod,
+    "Equal": _numpy(np.equal, 2, "bool"),
+    "Less": _numpy(np.less, 2, "bool"),
+    "LessOrEqual": _numpy(np.less_equal, 2, "bool"),
+    "Greater": _numpy(np.greater, 2, "bool"),
+    "GreaterOrEqual": _numpy(np.greater_equal, 2, "bool"),
+    "And": _numpy(np.logical_and, 2, "bool"),
+    "Or": _numpy(np.logical_or, 2, "bool"),
+    "Not": _numpy(np.logical_not, 1, "bool"),
+    "Floor": _numpy(np.floor, 1),
+    "Ceil": _numpy(np.ceil, 1),
+    "Round": _numpy(np.round, 1),
+    "Sign": _numpy(np.sign, 1),
+    "ReduceProd": _reduce(np.prod, 18),
+    "ReduceSum": _reduce(np.sum, 13),
+    "ReduceMax": _reduce(np.max, 18),
+    "ReduceMin": _reduce(np.min, 18),
+    "Identity": _identity,
+    "Dropout": _dropout,
+}

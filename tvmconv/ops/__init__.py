@@ -1,0 +1,219 @@
+"""The operator registry: one file an operator, one record an operator.
+
+A module of this package calls :func:`register` with an :class:`Operator`; the command line, the
+frontend, the tests and the README's table iterate over the records. Modules are found by
+:mod:`pkgutil` at the first look-up, so adding an operator means adding one file. No module here
+imports TVM when it is imported: a ``compute`` function does so when it is called.
+
+Every operator can be used as a node of a graph through ``output_shape`` and ``reference``, which
+have one form for all: shapes (or arrays) of the inputs, and the node's attributes. Operators of the
+convolution family can also stand alone as a :class:`tvmconv.problem.Problem`; what a problem has to
+know of them is in ``family``, and their only attribute as a node is ``problem``, the text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.errors import InputError
+
+if TYPE_CHECKING:
+    from tvmconv.ops.options import Option
+    from tvmconv.problem import Problem
+
+Array = npt.NDArray[Any]
+Float64 = npt.NDArray[np.float64]
+Shape = tuple[int, ...]
+Attrs = Mapping[str, Any]
+#: ``importer(node, builder)`` turns one ONNX node into graph nodes and returns its output value.
+#: ``node`` has ``op_type name attrs inputs opset``; ``builder.emit(op, inputs, attrs, name)``
+#: returns a Value and ``builder.fail(message)`` raises InputError with the file and the node.
+Importer = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One instance of an operator that has to be right, with where it comes from.
+
+    Attributes
+    ----------
+    source : str
+        The network and layer, the bug or the rule that the case stands for.
+    problem : str
+        Text of the problem; empty for operators without a family.
+    shapes, attrs
+        Shapes of the inputs and attributes of the node, for operators without a family.
+    """
+
+    source: str
+    problem: str = ""
+    shapes: tuple[Shape, ...] = ()
+    attrs: Attrs = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BadCase:
+    """An instance that must be refused with an InputError whose text contains ``message``."""
+
+    message: str
+    problem: str = ""
+    shapes: tuple[Shape, ...] = ()
+    attrs: Attrs = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What :class:`~tvmconv.problem.Problem` has to know of an operator of the convolution family.
+
+    Every callable takes the problem first.
+
+    Attributes
+    ----------
+    filter_form : tuple of str
+        What the text's third field lists: ``"CO"`` for the output channels (or columns), ``"K"``
+        for one extent per spatial axis. Without ``"CO"`` there are as many output channels as
+        input channels; without ``"K"`` the window is the whole input.
+    options : tuple of Option
+        Those it takes, in the order in which the canonical text lists them.
+    validate : callable
+        ``validate(problem)`` raises InputError by ``problem.fail(attribute, why)``.
+    inputs : callable
+        ``inputs(problem)`` gives the shapes of ``x``, ``weight``, ``bias`` as far as it has them.
+    out_spatial : callable
+        ``out_spatial(problem)``: output sizes along the spatial axes; what is not positive is
+        refused for all.
+    taps : callable
+        ``taps(problem)``: the number of terms in the sum (or maximum) of one output element.
+    reference : callable
+        ``reference(problem, arrays)`` gives the output before the activation in float64; arrays
+        are named as in ``inputs``. With absolute values for arrays it gives the magnitude of the
+        accuracy formula, unless the arithmetic is a maximum.
+    arithmetic : str
+        How terms are combined: ``"multiply-add"`` (2 FLOP a term), ``"mean"`` or ``"maximum"``
+        (1 FLOP a term). A mean of integers may be rounded; a maximum never is.
+    depthwise : bool
+        Whether each input channel is a group of its own.
+    """
+
+    filter_form: tuple[str, ...]
+    options: tuple[Option, ...]
+    validate: Callable[[Problem], None]
+    inputs: Callable[[Problem], dict[str, Shape]]
+    out_spatial: Callable[[Problem], Shape]
+    taps: Callable[[Problem], int]
+    reference: Callable[[Problem, Mapping[str, Array]], Float64]
+    arithmetic: Literal["multiply-add", "mean", "maximum"] = "multiply-add"
+    depthwise: bool = False
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator.
+
+    Attributes
+    ----------
+    name : str
+        Name in graphs, without a rank: ``"conv"``, ``"concat"``.
+    summary : str
+        One line for ``tvmconv ops``.
+    output_shape : callable
+        ``output_shape(shapes, attrs)`` from the shapes of the inputs and the node's attributes;
+        raises InputError that names the attribute.
+    reference : callable
+        ``reference(arrays, attrs)`` in NumPy, computed in float64 where rounding matters and
+        returned in the dtype of the first input.
+    ranks : tuple of int
+        Spatial ranks that exist, each a suffix in a problem's text (``conv2d``); empty if the
+        name has no suffix.
+    onnx : mapping of str to Importer
+        ONNX operator types that this operator imports.
+    cases, bad_cases : tuple
+        What has to be right, and what has to be refused with which message.
+    family : Family or None
+        What a Problem has to know; None for operators that exist in graphs only.
+    compute : callable or None
+        The tensor expression; imports TVM when it is called.
+    """
+
+    name: str
+    summary: str
+    output_shape: Callable[[Sequence[Shape], Attrs], Shape]
+    reference: Callable[[Sequence[Any], Attrs], Any]
+    ranks: tuple[int, ...] = ()
+    onnx: Mapping[str, Importer] = field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+    bad_cases: tuple[BadCase, ...] = ()
+    family: Family | None = None
+    compute: Callable[..., Any] | None = None
+
+
+_OPERATORS: dict[str, Operator] = {}
+_IMPORTERS: dict[str, Importer] = {}
+_discovered = False
+
+
+def register(operator: Operator) -> Operator:
+    """Add an operator to the registry and return it.
+
+    Raises
+    ------
+    ValueError
+        If the name, or one of the ONNX types it imports, is taken.
+    """
+    if operator.name in _OPERATORS:
+        raise ValueError(f"operator {operator.name!r} is registered twice")
+    taken = sorted(set(operator.onnx) & set(_IMPORTERS))
+    if taken:
+        raise ValueError(f"operator {operator.name!r}: ONNX type {taken[0]!r} has an importer")
+    _OPERATORS[operator.name] = operator
+    _IMPORTERS.update(operator.onnx)
+    return operator
+
+
+def _discover() -> None:
+    """Import every module of this package, once."""
+    global _discovered
+    if not _discovered:
+        for module in pkgutil.iter_modules(__path__):
+            importlib.import_module(f"{__name__}.{module.name}")
+        _discovered = True
+
+
+def operators() -> dict[str, Operator]:
+    """Every operator by name, in alphabetical order."""
+    _discover()
+    return dict(sorted(_OPERATORS.items()))
+
+
+def importers() -> dict[str, Importer]:
+    """The importer of every ONNX operator type."""
+    _discover()
+    return dict(sorted(_IMPORTERS.items()))
+
+
+def get(name: str) -> Operator:
+    """The operator of that name.
+
+    Raises
+    ------
+    InputError
+        If there is none; the message names the nearest ones.
+    """
+    _discover()
+    if name not in _OPERATORS:
+        raise InputError(f"unknown operator {name!r}{nearest(name, _OPERATORS)}")
+    return _OPERATORS[name]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``"; did you mean A or B?"`` with the names most like a mistyped one, or an empty string."""
+    close = difflib.get_close_matches(name, list(names), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,136 @@
+"""Operators that combine two tensors element by element, with NumPy's broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.errors import InputError
+from tvmconv.ops import BadCase, Case, Importer, Operator, register
+from tvmconv.ops._shapes import Shape, broadcast, expect_inputs
+
+if TYPE_CHECKING:
+    from tvmconv.frontend.node import Builder, OnnxNode
+    from tvmconv.graph.ir import Value
+
+Array = npt.NDArray[Any]
+Attrs = Mapping[str, Any]
+
+
+def _divide(a: Array, b: Array) -> Array:
+    """Divide; integers round towards zero, as in C and in ONNX."""
+    if a.dtype.kind not in "iu":
+        return np.asarray(a / b)
+    if not b.all():
+        raise InputError("division of integers by zero")
+    quotient = np.abs(a) // np.abs(b)
+    return np.asarray(np.where((a < 0) != (b < 0), -quotient, quotient))
+
+
+def _power(a: Array, b: Array) -> Array:
+    """Raise in float64; the other operators here are rounded correctly in any dtype."""
+    return np.power(a.astype(np.float64), b.astype(np.float64))
+
+
+FUNCTIONS: dict[str, tuple[str, Callable[[Array, Array], Array]]] = {
+    "add": ("a + b", np.add),
+    "sub": ("a - b", np.subtract),
+    "mul": ("a · b", np.multiply),
+    "div": ("a / b", _divide),
+    "maximum": ("max(a, b)", np.maximum),
+    "minimum": ("min(a, b)", np.minimum),
+    "pow": ("a ^ b", _power),
+}
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """Return the broadcast of two shapes."""
+    expect_inputs(shapes, 2)
+    return broadcast(shapes[0], shapes[1])
+
+
+def _make_reference(
+    function: Callable[[Array, Array], Array],
+) -> Callable[[Sequence[Array], Attrs], Array]:
+    def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
+        a, b = arrays
+        with np.errstate(all="ignore"):  # infinities and NaN are results here, as in IEEE 754
+            return np.asarray(function(a, b)).astype(a.dtype, copy=False)
+
+    return reference
+
+
+def _pair(op: str) -> Importer:
+    """Make an importer for an ONNX operator with exactly two inputs."""
+
+    def importer(node: OnnxNode, builder: Builder) -> Value:
+        return builder.emit(op, [node.input(0), node.input(1)])
+
+    return importer
+
+
+def _chain(op: str) -> Importer:
+    """Make an importer for an ONNX operator with any number of inputs: a chain of pairs."""
+
+    def importer(node: OnnxNode, builder: Builder) -> Value:
+        result = node.input(0)
+        for index in range(1, len(node.inputs)):
+            result = builder.emit(op, [result, node.input(index)])
+        return result
+
+    return importer
+
+
+def _import_pow(node: OnnxNode, builder: Builder) -> Value:
+    """Import Pow: since opset 12 the exponent may have another dtype; squares are products."""
+    x, exponent = node.input(0), node.input(1)
+    if exponent.data is not None:
+        if exponent.data.size == 1 and len(exponent.shape) <= len(x.shape):
+            value = float(exponent.data.reshape(()))
+            if value == 2.0:
+                return builder.emit("mul", [x, x])
+            if value == 1.0:
+                return x
+        if exponent.dtype != x.dtype:
+            exponent = builder.constant(exponent.data.astype(x.dtype))
+    return builder.emit("pow", [x, exponent])
+
+
+IMPORTERS: dict[str, dict[str, Importer]] = {
+    "add": {"Add": _pair("add"), "Sum": _chain("add")},
+    "sub": {"Sub": _pair("sub")},
+    "mul": {"Mul": _pair("mul")},
+    "div": {"Div": _pair("div")},
+    "maximum": {"Max": _chain("maximum")},
+    "minimum": {"Min": _chain("minimum")},
+    "pow": {"Pow": _import_pow},
+}
+
+CASES = (
+    Case("a residual addition", shapes=((1, 24, 7, 7), (1, 24, 7, 7))),
+    Case("squeeze and excitation: one number a channel", shapes=((2, 24, 7, 7), (2, 24, 1, 1))),
+    Case("a constant per channel on the left", shapes=((13, 1, 1), (2, 13, 5, 3))),
+    Case("a scalar", shapes=((1, 10), ())),
+    Case("broadcast in both directions", shapes=((1, 6, 1, 5), (2, 1, 4, 1))),
+)
+
+BAD_CASES = (
+    BadCase("shapes 1x3x4x4 and 1x2x4x4 cannot", shapes=((1, 3, 4, 4), (1, 2, 4, 4))),
+    BadCase("takes 2 inputs, has 1", shapes=((1, 3),)),
+)
+
+for _name, (_formula, _function) in FUNCTIONS.items():
+    register(
+        Operator(
+            name=_name,
+            summary=f"y = {_formula}, broadcasting",
+            output_shape=output_shape,
+            reference=_make_reference(_function),
+            onnx=IMPORTERS[_name],
+            cases=CASES,
+            bad_cases=BAD_CASES,
+        )
+    )

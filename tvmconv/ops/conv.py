@@ -1,0 +1,170 @@
+"""Convolution: ``y[n,co,o] = sum over rc, k of x[n,g+rc,o*stride-low+k*dilation] * w[co,rc,k]``.
+
+Standard, strided, dilated, grouped and pointwise, over one to three spatial axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tvmconv.ops import Array, Family, Float64, Shape, importing
+from tvmconv.ops import family as shared
+from tvmconv.ops import options as opt
+from tvmconv.problem import Problem
+
+if TYPE_CHECKING:
+    from tvmconv.frontend.node import Builder, OnnxNode
+    from tvmconv.graph.ir import Value
+
+
+def validate(problem: Problem) -> None:
+    """Refuse groups that do not divide the channels."""
+    for name, channels in (("input", problem.ci), ("output", problem.co)):
+        if channels % problem.groups:
+            problem.fail("groups", f"must divide the {channels} {name} channels,"
+                         f" got {problem.groups}")  # fmt: skip
+
+
+def inputs(problem: Problem) -> dict[str, Shape]:
+    """Shapes of the input, the weight (CO, CI/groups, kernel) and the bias."""
+    weight = (problem.co, problem.ci // problem.groups, *problem.kernel)
+    bias = {"bias": (problem.co,)} if problem.bias else {}
+    return {"x": problem.input_shape, "weight": weight, **bias}
+
+
+def taps(problem: Problem) -> int:
+    """Terms an output element: taps of the kernel times channels of a group."""
+    return prod(problem.kernel) * (problem.ci // problem.groups)
+
+
+def correlate(problem: Problem, x: Array, weight: Float64) -> Float64:
+    """Convolve by one matrix product a tap, each over a strided view of the padded input."""
+    groups, pixels = problem.groups, prod(problem.out_spatial)
+    padded = shared.padded(problem, x, 0.0)
+    w = weight.reshape(groups, problem.co // groups, problem.ci // groups, *problem.kernel)
+    y = np.zeros((problem.batch, groups, problem.co // groups, pixels))
+    for tap in itertools.product(*map(range, problem.kernel)):
+        read = shared.tap_view(problem, padded, tap)
+        read = read.reshape(problem.batch, groups, problem.ci // groups, pixels)
+        y += np.moveaxis(w, (0, 1, 2), (-3, -2, -1))[tap] @ read
+    return y.reshape(problem.output_shape)
+
+
+def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
+    """Output before the activation."""
+    y = correlate(problem, arrays["x"], np.asarray(arrays["weight"], np.float64))
+    return shared.add_bias(problem, y, arrays)
+
+
+def import_conv(node: OnnxNode, builder: Builder) -> Value:
+    """ONNX ``Conv``; one with as many groups as input channels, more than one, is depthwise."""
+    node.allow_attrs("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+    x, weight, bias = node.input(0), node.input(1), node.optional(2)
+    rank, groups = importing.spatial_rank(node), node.int_attr("group", 1)
+    shape = weight.shape
+    if len(shape) != rank + 2:
+        node.fail(f"weight must have {rank + 2} axes, has shape {shape}")
+    if node.has("kernel_shape") and importing.kernel_shape(node, rank) != shape[2:]:
+        kernel = node.ints_attr("kernel_shape")
+        given = list(shape[2:])
+        node.fail(f"attribute 'kernel_shape' {kernel} disagrees with the weight's {given}")
+    if groups < 1:
+        node.fail(f"attribute 'group' must be at least 1, is {groups}")
+    if shape[1] * groups != x.shape[1]:
+        node.fail(f"input has {x.shape[1]} channels, but the weight takes {shape[1]} in each of"
+                  f" {groups} groups")  # fmt: skip
+    if bias is not None and bias.shape != (shape[0],):
+        node.fail(f"bias must have shape ({shape[0]},), has {bias.shape}")
+    options = importing.window_options(node, rank)
+    depthwise = groups == x.shape[1] > 1
+    if not depthwise:
+        options["groups"] = groups
+    operands = [x, weight] if bias is None else [x, weight, bias]
+    op = "depthwise_conv" if depthwise else "conv"
+    return importing.emit(node, builder, op, operands, (shape[0], *shape[2:]), options)
+
+
+FAMILY = Family(
+    filter_form=("CO", "K"),
+    options=(
+        opt.STRIDE,
+        opt.PADDING,
+        opt.DILATION,
+        opt.GROUPS,
+        opt.BIAS,
+        opt.ACTIVATION,
+        opt.DTYPE,
+    ),
+    validate=validate,
+    inputs=inputs,
+    out_spatial=shared.out_spatial,
+    taps=taps,
+    reference=reference,
+)
+
+CASES = (
+    ("conv2d:1x3x224x224:64x7x7:stride=2:padding=3", "ResNet-50 conv1"),
+    ("conv2d:1x64x56x56:64x1x1", "ResNet-50 res2a_branch2a"),
+    ("conv2d:1x64x56x56:64x3x3:padding=1:bias=true:activation=relu", "ResNet-50 res2a_branch2b"),
+    ("conv2d:1x64x56x56:256x1x1", "ResNet-50 res2a_branch2c"),
+    ("conv2d:1x256x56x56:512x1x1:stride=2", "ResNet-50 res3a_branch1"),
+    ("conv2d:1x512x7x7:512x3x3:padding=1", "ResNet-50 res5b_branch2b"),
+    ("conv2d:1x64x112x112:128x3x3:padding=1", "VGG-19 conv2_1"),
+    ("conv2d:1x96x27x27:256x5x5:padding=2:groups=2", "AlexNet conv2"),
+    ("conv2d:1x3x224x224:96x11x11:stride=4:bias=true", "AlexNet conv1"),
+    ("conv2d:1x128x28x28:128x3x3:padding=1:groups=32", "ResNeXt-50 32x4d conv3"),
+    ("conv2d:1x136x28x28:136x1x1:groups=4", "ShuffleNet v1 stage 3: no block divides a group"),
+    ("conv2d:1x64x28x28:64x3x3:padding=2:dilation=2", "DeepLab v3 atrous"),
+    ("conv2d:2x16x9x9:24x3x3:padding=1:activation=silu", "EfficientNet's activation"),
+    ("conv1d:1x64x1000:64x9:padding=16:dilation=4", "WaveNet-like dilated 1-D"),
+    ("conv1d:2x1x101:8x5:stride=3:padding=1,2", "one input channel, asymmetric padding"),
+    ("conv3d:1x3x8x56x56:64x3x7x7:stride=1,2,2:padding=1,3,3", "R3D-18 stem"),
+    ("conv2d:1x1x1x1:1x1x1", "one element"),
+    ("conv2d:1x5x7x7:3x3x3:stride=5", "stride longer than the kernel, channels 5 to 3"),
+    ("conv2d:1x8x1x1:16x3x3:padding=1", "one-pixel map, all but the middle tap in padding"),
+    ("conv2d:1x8x6x7:8x2x4:padding=0,1,1,2:stride=2,1", "even kernel, asymmetric padding"),
+    ("conv2d:1x3x10x10:8x3x3:stride=2:padding=same_upper", "TensorFlow's SAME, extra at the end"),
+    ("conv2d:1x3x10x10:8x3x3:stride=2:padding=same_lower", "SAME_LOWER, extra at the beginning"),
+    ("conv2d:3x17x13x11:19x3x3:padding=1", "prime sizes, batch 3"),
+    ("conv2d:1x4x5x5:4x3x3:padding=3", "padding as long as the kernel: outputs of padding alone"),
+)
+
+BAD_CASES = (
+    ("conv2d:1x64x56x56:64x3x3:dilation=0", "dilation must be at least 1, got 0"),
+    ("conv2d:1x64x56x56:64x3x3:stride=0,1", "stride must be at least 1, got 0"),
+    ("conv2d:1x64x56x56:64x3x3:padding=-1", "padding must be at least 0, got -1"),
+    ("conv2d:1x64x56x56:64x3x3:padding=1,1,1", "padding must have 1 or 2 or 4 values, got 3"),
+    ("conv2d:1x64x56x56:64x3x3:padding=sane", "padding must be integers, same_upper, same_lower"),
+    ("conv2d:1x64x56x56:64x3x3:groups=3", "groups must divide the 64 input channels, got 3"),
+    ("conv2d:1x64x56x56:72x3x3:groups=16", "groups must divide the 72 output channels, got 16"),
+    ("conv2d:1x8x8x8:8x1x1:stride=4:padding=same_upper", "padding same_upper is ambiguous in ONNX"),
+    ("conv2d:1x64x2x2:64x3x3", "the output would have size 0"),
+    ("conv2d:1x0x56x56:64x3x3", "input sizes must be positive integers, got 0"),
+    ("conv2d:1x64x56x2147483648:64x3x3", "input sizes must be at most 2147483647"),
+    ("conv2d:1x65536x65536x65536:1x1x1", "x of shape 1x65536x65536x65536 is too large"),
+    ("conv2d:1x64x56x56:64x3", "filter must have 3 sizes (COxKxK), got 2"),
+    ("conv2d:1x64x56:64x3x3", "input must have 4 sizes, got 3"),
+    ("conv2d:1x64x56x56", "filter sizes are missing"),
+    ("conv2d:1x64x56x56:64x3x3:strides=2", "option 'strides' is unknown; did you mean stride?"),
+    ("conv2d:1x64x56x56:64x3x3:stride=2:stride=2", "stride is given twice"),
+    ("conv2d:1x64x56x56:64x3x3:dtype=float8", "dtype must be one of float32, got 'float8'"),
+    ("conv2d:1x64x56x56:64x3x3:activation=rellu", "did you mean relu"),
+    ("conv2d:1x64x56x56:64x3x3:bias=yes", "bias must be true or false, got 'yes'"),
+    ("conv2d:1x8x9x9:8x3x3:dilation=2000000000", "dilation makes the filter span 4000000001"),
+    ("convd2:1x64x56x56:64x3x3", "unknown operator 'convd2'; did you mean conv"),
+)
+
+shared.register_family(
+    "conv",
+    "convolution: standard, strided, dilated, grouped, pointwise",
+    FAMILY,
+    ranks=(1, 2, 3),
+    onnx={"Conv": import_conv},
+    cases=CASES,
+    bad_cases=BAD_CASES,
+)

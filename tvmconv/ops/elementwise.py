@@ -1,0 +1,186 @@
+"""Operators that map one tensor to another, element by element: activations and functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.errors import InputError
+from tvmconv.ops import BadCase, Case, Importer, Operator, register
+from tvmconv.ops._shapes import Shape, expect_inputs, number
+
+if TYPE_CHECKING:
+    from tvmconv.frontend.node import Builder, OnnxNode
+    from tvmconv.graph.ir import Value
+
+Array = npt.NDArray[Any]
+Attrs = Mapping[str, Any]
+Function = Callable[[Array, Attrs], Array]
+
+#: What ONNX means by a bound of Clip that is left out: the finite limits of float32.
+FLOAT32_MAX = 3.4028234663852886e38
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def _sigmoid(x: Array) -> Array:
+    # exp of a negative number never overflows, and keeps relative accuracy on both sides.
+    e = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1.0, e) / (1.0 + e))
+
+
+def _hard_sigmoid(x: Array, a: Attrs) -> Array:
+    return np.asarray(np.clip(a["alpha"] * x + a["beta"], 0.0, 1.0))
+
+
+#: name -> (formula, names of its attributes, function of a float64 array)
+FUNCTIONS: dict[str, tuple[str, tuple[str, ...], Function]] = {
+    "relu": ("max(x, 0)", (), lambda x, a: np.maximum(x, 0.0)),
+    "sigmoid": ("1 / (1 + exp(-x))", (), lambda x, a: _sigmoid(x)),
+    "tanh": ("tanh(x)", (), lambda x, a: np.tanh(x)),
+    "clip": (
+        "min(max(x, min), max)",
+        ("min", "max"),
+        lambda x, a: np.minimum(np.maximum(x, a["min"]), a["max"]),
+    ),
+    "leaky_relu": (
+        "x where x >= 0, else alpha·x",
+        ("alpha",),
+        lambda x, a: np.where(x >= 0, x, a["alpha"] * x),
+    ),
+    "elu": (
+        "x where x >= 0, else alpha·(exp(x) - 1)",
+        ("alpha",),
+        lambda x, a: np.where(x >= 0, x, a["alpha"] * np.expm1(np.minimum(x, 0.0))),
+    ),
+    "hard_sigmoid": ("max(0, min(1, alpha·x + beta))", ("alpha", "beta"), _hard_sigmoid),
+    "hard_swish": (
+        "x·max(0, min(1, x/6 + 1/2))",
+        (),
+        lambda x, a: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0),
+    ),
+    "silu": ("x / (1 + exp(-x))", (), lambda x, a: x * _sigmoid(x)),
+    "exp": ("exp(x)", (), lambda x, a: np.exp(x)),
+    "sqrt": ("√x", (), lambda x, a: np.sqrt(x)),
+    "neg": ("-x", (), lambda x, a: -x),
+    "abs": ("|x|", (), lambda x, a: np.abs(x)),
+    "erf": ("2/√π ∫₀ˣ exp(-t²) dt", (), lambda x, a: np.asarray(_erf(x), np.float64)),
+    "softplus": ("log(1 + exp(x))", (), lambda x, a: np.logaddexp(0.0, x)),
+    "reciprocal": ("1 / x", (), lambda x, a: 1.0 / x),
+    "log": ("log(x)", (), lambda x, a: np.log(x)),
+}
+
+
+def _make_shape(names: tuple[str, ...]) -> Callable[[Sequence[Shape], Attrs], Shape]:
+    """Make the shape function of an operator with these attributes: the input's shape."""
+
+    def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+        expect_inputs(shapes, 1)
+        for name in names:
+            number(attrs, name)
+        if "min" in names and attrs["min"] > attrs["max"]:
+            raise InputError(f"attribute 'min' {attrs['min']} is above 'max' {attrs['max']}")
+        return shapes[0]
+
+    return output_shape
+
+
+def _make_reference(function: Function) -> Callable[[Sequence[Array], Attrs], Array]:
+    """Make the reference: the function in float64, rounded once to the input's dtype."""
+
+    def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
+        with np.errstate(all="ignore"):  # infinities and NaN are results here, as in IEEE 754
+            y = function(np.asarray(arrays[0], np.float64), attrs)
+            return y.astype(arrays[0].dtype)
+
+    return reference
+
+
+def _plain(op: str, **defaults: float) -> Importer:
+    """Make an importer for an ONNX operator with one input and float attributes."""
+
+    def importer(node: OnnxNode, builder: Builder) -> Value:
+        attrs = {key: node.float_attr(key, value) for key, value in defaults.items()}
+        return builder.emit(op, [node.input(0)], attrs)
+
+    return importer
+
+
+def _import_clip(node: OnnxNode, builder: Builder) -> Value:
+    """Import Clip: bounds are attributes before opset 11, and constant scalar inputs since."""
+    bounds = {"min": -FLOAT32_MAX, "max": FLOAT32_MAX}
+    for index, key in enumerate(("min", "max"), start=1):
+        if node.opset < 11:
+            bounds[key] = node.float_attr(key, bounds[key])
+        elif node.optional(index) is not None:
+            data = node.constant_input(index, f"'{key}'")
+            if data.size != 1:
+                node.fail(f"input '{key}' must be a scalar, has shape {data.shape}")
+            bounds[key] = float(np.clip(data.reshape(()), -FLOAT32_MAX, FLOAT32_MAX))
+    # ONNX: where min > max, every element becomes max.
+    bounds["min"] = min(bounds["min"], bounds["max"])
+    return builder.emit("clip", [node.input(0)], bounds)
+
+
+IMPORTERS: dict[str, dict[str, Importer]] = {
+    "relu": {"Relu": _plain("relu")},
+    "sigmoid": {"Sigmoid": _plain("sigmoid")},
+    "tanh": {"Tanh": _plain("tanh")},
+    "clip": {"Clip": _import_clip},
+    "leaky_relu": {"LeakyRelu": _plain("leaky_relu", alpha=0.01)},
+    "elu": {"Elu": _plain("elu", alpha=1.0)},
+    "hard_sigmoid": {"HardSigmoid": _plain("hard_sigmoid", alpha=0.2, beta=0.5)},
+    "hard_swish": {"HardSwish": _plain("hard_swish")},
+    "exp": {"Exp": _plain("exp")},
+    "sqrt": {"Sqrt": _plain("sqrt")},
+    "neg": {"Neg": _plain("neg")},
+    "abs": {"Abs": _plain("abs")},
+    "erf": {"Erf": _plain("erf")},
+    "softplus": {"Softplus": _plain("softplus")},
+    "reciprocal": {"Reciprocal": _plain("reciprocal")},
+    "log": {"Log": _plain("log")},
+}
+
+ATTRS: dict[str, Attrs] = {
+    "clip": {"min": 0.0, "max": 6.0},
+    "leaky_relu": {"alpha": 0.1},
+    "elu": {"alpha": 1.0},
+    "hard_sigmoid": {"alpha": 0.2, "beta": 0.5},
+}
+
+
+def _cases(name: str) -> tuple[Case, ...]:
+    attrs = ATTRS.get(name, {})
+    return (
+        Case("an activation map", shapes=((1, 24, 7, 7),), attrs=attrs),
+        Case("channels and pixels that divide by nothing", shapes=((2, 13, 5, 3),), attrs=attrs),
+        Case("a classifier's vector", shapes=((1, 10),), attrs=attrs),
+    )
+
+
+def _bad_cases(name: str, keys: tuple[str, ...]) -> tuple[BadCase, ...]:
+    shape = (1, 4, 2, 2)
+    bad = [BadCase("takes 1 input, has 2", shapes=(shape, shape), attrs=ATTRS.get(name, {}))]
+    if keys:
+        bad.append(BadCase(f"attribute '{keys[0]}' must be a number, is None", shapes=(shape,)))
+    if name == "clip":
+        bad.append(BadCase("'min' 6 is above 'max' 0", shapes=(shape,), attrs={"min": 6, "max": 0}))
+    return tuple(bad)
+
+
+for _name, (_formula, _keys, _function) in FUNCTIONS.items():
+    register(
+        Operator(
+            name=_name,
+            summary=f"y = {_formula}",
+            output_shape=_make_shape(_keys),
+            reference=_make_reference(_function),
+            onnx=IMPORTERS.get(_name, {}),
+            cases=_cases(_name),
+            bad_cases=_bad_cases(_name, _keys),
+        )
+    )

@@ -1,0 +1,130 @@
+"""What the operators of the convolution family share: their record, and windows over all axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmconv.errors import InputError
+from tvmconv.ops import (
+    Array,
+    Attrs,
+    BadCase,
+    Case,
+    Family,
+    Float64,
+    Importer,
+    Operator,
+    Shape,
+    register,
+    windows,
+)
+from tvmconv.problem import Problem
+
+
+def register_family(
+    name: str,
+    summary: str,
+    family: Family,
+    *,
+    ranks: tuple[int, ...],
+    onnx: dict[str, Importer],
+    cases: tuple[tuple[str, str], ...],
+    bad_cases: tuple[tuple[str, str], ...],
+    compute: Callable[..., Any] | None = None,
+) -> Operator:
+    """Register an operator whose only node attribute is its problem's text.
+
+    ``cases`` are pairs of a problem and its source, ``bad_cases`` of a problem and its message.
+    """
+    return register(
+        Operator(
+            name,
+            summary,
+            output_shape,
+            reference,
+            ranks,
+            onnx,
+            tuple(Case(source, problem) for problem, source in cases),
+            tuple(BadCase(message, problem) for problem, message in bad_cases),
+            family,
+            compute,
+        )
+    )
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """Output shape of a node of the family.
+
+    Raises
+    ------
+    InputError
+        If the problem is none, or the inputs' shapes are not the problem's.
+    """
+    problem = Problem.parse(attrs["problem"])
+    for (name, wanted), got in zip(problem.inputs.items(), shapes, strict=False):
+        if wanted != tuple(got):
+            raise InputError(f"{problem}: {name} must have shape {wanted}, has {tuple(got)}")
+    if len(problem.inputs) != len(shapes):
+        wanted_names = ", ".join(problem.inputs)
+        raise InputError(f"{problem}: needs inputs {wanted_names}, got {len(shapes)}")
+    return problem.output_shape
+
+
+def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
+    """Output of a node of the family, activation included, in the dtype of the first input."""
+    problem = Problem.parse(attrs["problem"])
+    output_shape([array.shape for array in arrays], attrs)
+    y = problem.reference(dict(zip(problem.inputs, arrays, strict=True)))
+    return y.astype(arrays[0].dtype)
+
+
+def out_spatial(problem: Problem) -> Shape:
+    """Output sizes of a window that slides along every spatial axis."""
+    axes = zip(
+        problem.in_spatial,
+        problem.kernel_extent,
+        problem.stride,
+        zip(problem.pads_low, problem.pads_high, strict=True),
+        strict=True,
+    )
+    return tuple(windows.outputs(*axis, problem.ceil_mode) for axis in axes)
+
+
+def padded(problem: Problem, x: Array, value: float) -> Float64:
+    """``x`` in float64 with its padding filled, cut or extended to just what the windows read."""
+    pads, cuts = [(0, 0), (0, 0)], [slice(None), slice(None)]
+    for axis, count in enumerate(problem.out_spatial):
+        needed = (count - 1) * problem.stride[axis] + problem.kernel_extent[axis]
+        low = problem.pads_low[axis]
+        pads.append((low, max(0, needed - low - problem.in_spatial[axis])))
+        cuts.append(slice(0, needed))
+    return np.pad(x.astype(np.float64), pads, constant_values=value)[tuple(cuts)]
+
+
+def tap_view(problem: Problem, x: Float64, tap: tuple[int, ...]) -> Float64:
+    """What one tap reads for every output: a strided view of a :func:`padded` input."""
+    cuts = [slice(None), slice(None)]
+    for axis, count in enumerate(problem.out_spatial):
+        start = tap[axis] * problem.dilation[axis]
+        step = problem.stride[axis]
+        cuts.append(slice(start, start + (count - 1) * step + 1, step))
+    return x[tuple(cuts)]
+
+
+def window_view(problem: Problem, x: Float64) -> Float64:
+    """All windows of a :func:`padded` input: a view of N, C, out_spatial, kernel."""
+    axes = tuple(range(2, 2 + problem.rank))
+    view = np.lib.stride_tricks.sliding_window_view(x, problem.kernel_extent, axes)
+    steps = [slice(None), slice(None), *(slice(None, None, s) for s in problem.stride)]
+    return view[tuple(steps + [slice(None, None, d) for d in problem.dilation])]
+
+
+def add_bias(problem: Problem, y: Float64, arrays: Mapping[str, Array]) -> Float64:
+    """``y``, with the bias added along the channels where the problem has one."""
+    if not problem.bias:
+        return y
+    bias = np.asarray(arrays["bias"], np.float64)
+    return np.asarray(y + bias.reshape((-1,) + (1,) * problem.rank))

@@ -1,0 +1,68 @@
+"""Global average pooling: the mean over all spatial axes, each of which becomes 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tvmconv.ops import Array, Family, Float64, importing
+from tvmconv.ops import family as shared
+from tvmconv.ops import options as opt
+from tvmconv.problem import Problem
+
+if TYPE_CHECKING:
+    from tvmconv.frontend.node import Builder, OnnxNode
+    from tvmconv.graph.ir import Value
+
+
+def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
+    """Mean over the spatial axes."""
+    x = arrays["x"]
+    return np.asarray(x.mean(axis=tuple(range(2, x.ndim)), dtype=np.float64, keepdims=True))
+
+
+def import_global_average_pool(node: OnnxNode, builder: Builder) -> Value:
+    """ONNX ``GlobalAveragePool``."""
+    node.allow_attrs()
+    importing.spatial_rank(node)
+    return importing.emit(node, builder, "global_avg_pool", [node.input(0)])
+
+
+FAMILY = Family(
+    filter_form=(),
+    options=(opt.DTYPE,),
+    validate=lambda problem: None,
+    inputs=lambda problem: {"x": problem.input_shape},
+    out_spatial=lambda problem: (1,) * problem.rank,
+    taps=lambda problem: prod(problem.in_spatial),
+    reference=reference,
+    arithmetic="mean",
+)
+
+CASES = (
+    ("global_avg_pool2d:1x512x7x7", "ResNet-18 pool5"),
+    ("global_avg_pool2d:1x1000x13x13", "SqueezeNet pool10"),
+    ("global_avg_pool2d:2x17x5x3", "prime sizes, batch 2"),
+    ("global_avg_pool2d:1x3x1x1", "one-pixel map: the identity"),
+    ("global_avg_pool1d:1x64x101", "1-D"),
+    ("global_avg_pool3d:1x32x2x4x4", "R3D-18 pool"),
+)
+
+BAD_CASES = (
+    ("global_avg_pool2d:1x512x7x7:7x7", "'7x7' is not an option=value"),
+    ("global_avg_pool2d:1x512x7x7:stride=2", "option 'stride' is unknown"),
+    ("global_avg_pool2d:1x512x7", "input must have 4 sizes, got 3"),
+)
+
+shared.register_family(
+    "global_avg_pool",
+    "mean over all spatial axes",
+    FAMILY,
+    ranks=(1, 2, 3),
+    onnx={"GlobalAveragePool": import_global_average_pool},
+    cases=CASES,
+    bad_cases=BAD_CASES,
+)

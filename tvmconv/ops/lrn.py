@@ -1,0 +1,103 @@
+"""Local response normalisation across channels.
+
+References
+----------
+Krizhevsky, Sutskever, Hinton, ImageNet classification with deep convolutional neural networks,
+NIPS 2012, section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.errors import InputError
+from tvmconv.ops import BadCase, Case, Operator, register
+from tvmconv.ops._shapes import Shape, expect_inputs, integer, number, text
+
+if TYPE_CHECKING:
+    from tvmconv.frontend.node import Builder, OnnxNode
+    from tvmconv.graph.ir import Value
+
+Array = npt.NDArray[Any]
+Attrs = Mapping[str, Any]
+
+
+def window(size: int) -> tuple[int, int]:
+    """Return how many channels the window reaches below and above its own: ⌊(size−1)/2⌋, ⌈…⌉."""
+    return (size - 1) // 2, size // 2
+
+
+def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
+    """Return the input's shape, (N, C, ...)."""
+    expect_inputs(shapes, 1)
+    if len(shapes[0]) < 2:
+        raise InputError(f"needs a channel axis, has shape {text(shapes[0])}")
+    if integer(attrs, "size") < 1:
+        raise InputError(f"attribute 'size' must be at least 1, is {attrs['size']}")
+    for key in ("alpha", "beta", "bias"):
+        number(attrs, key)
+    return shapes[0]
+
+
+def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
+    """Return ``y[c] = x[c] / (bias + alpha/size · Σ x[j]²)^beta``, j in the window around c."""
+    x = np.asarray(arrays[0], np.float64)
+    below, above = window(attrs["size"])
+    channels = x.shape[1]
+    # Prefix sums would cancel; the window is short, so adding shifted squares is exact enough.
+    squares, total = x * x, np.zeros_like(x)
+    for shift in range(-min(below, channels - 1), min(above, channels - 1) + 1):
+        low, high = max(0, -shift), channels - max(0, shift)
+        total[:, low:high] += squares[:, low + shift : high + shift]
+    y: Array = x / (attrs["bias"] + attrs["alpha"] / attrs["size"] * total) ** attrs["beta"]
+    return y.astype(arrays[0].dtype)
+
+
+def _import(node: OnnxNode, builder: Builder) -> Value:
+    attrs = {
+        "size": node.int_attr("size"),
+        "alpha": node.float_attr("alpha", 1e-4),
+        "beta": node.float_attr("beta", 0.75),
+        "bias": node.float_attr("bias", 1.0),
+    }
+    return builder.emit("lrn", [node.input(0)], attrs)
+
+
+_ALEXNET = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+
+OPERATOR = register(
+    Operator(
+        name="lrn",
+        summary="y = x / (bias + alpha/size · Σ x²)^beta over neighbouring channels",
+        output_shape=output_shape,
+        reference=reference,
+        onnx={"LRN": _import},
+        cases=(
+            Case("bvlc_alexnet norm1", shapes=((1, 96, 13, 13),), attrs=_ALEXNET),
+            Case(
+                "zfnet512 norm1",
+                shapes=((1, 96, 9, 9),),
+                attrs={"size": 5, "alpha": 5e-4, "beta": 0.75, "bias": 2.0},
+            ),
+            Case(
+                "an even window reaches further up",
+                shapes=((2, 13, 3, 3),),
+                attrs={"size": 4, "alpha": 0.5, "beta": 0.5, "bias": 1.0},
+            ),
+            Case(
+                "a window wider than the channels",
+                shapes=((1, 3, 4, 4),),
+                attrs={"size": 9, "alpha": 0.5, "beta": 0.75, "bias": 1.0},
+            ),
+        ),
+        bad_cases=(
+            BadCase("'size' must be at least 1", shapes=((1, 3, 4),), attrs={"size": 0}),
+            BadCase("'alpha' must be a number", shapes=((1, 3, 4),), attrs={"size": 5}),
+            BadCase("needs a channel axis", shapes=((3,),), attrs=_ALEXNET),
+        ),
+    )
+)

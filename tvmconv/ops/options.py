@@ -1,0 +1,249 @@
+"""The options that a problem's text can have: how each is read, checked and written.
+
+A value is read from the text (a string) or from Python (numbers, sequences, booleans); what it
+becomes is canonical, so that two texts of one problem give equal problems.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tvmconv.ops import activation, windows
+
+if TYPE_CHECKING:
+    from tvmconv.problem import Problem
+
+Value = int | bool | str | tuple[int, ...]
+#: The largest size, stride, dilation or padded size: what an int32 index reaches.
+LIMIT = 2**31 - 1
+_AUTO_PADDING = ("same_upper", "same_lower", "valid")
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type.
+
+    Attributes
+    ----------
+    itemsize : int
+        Bytes an element.
+    roundoff, acc_roundoff : float
+        Unit roundoff u of the type and of the accumulator it is summed in.
+    smallest_subnormal : float
+    """
+
+    itemsize: int
+    roundoff: float
+    acc_roundoff: float
+    smallest_subnormal: float
+
+
+DTYPES = {
+    "float32": DType(4, 2.0**-24, 2.0**-24, 2.0**-149),
+    "float16": DType(2, 2.0**-11, 2.0**-24, 2.0**-24),
+    "bfloat16": DType(2, 2.0**-8, 2.0**-24, 2.0**-133),
+}
+#: Those that problems may have today.
+SUPPORTED_DTYPES = ("float32",)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a family.
+
+    Attributes
+    ----------
+    name : str
+    default : callable
+        ``default(rank)``; the canonical text leaves it out.
+    read : callable
+        ``read(problem, value)`` gives the canonical value, or raises InputError by
+        ``problem.fail``.
+    write : callable
+        ``write(value)`` gives the text of a canonical value.
+    values : str
+        What it takes, for help.
+    resolve : callable or None
+        ``resolve(problem)`` is called when all options have been read, and gives those that
+        it changes.
+    """
+
+    name: str
+    default: Callable[[int], Value]
+    read: Callable[[Problem, object], Value]
+    write: Callable[[Value], str]
+    values: str
+    resolve: Callable[[Problem], Mapping[str, Value]] | None = None
+
+
+def whole_number(value: object) -> int | None:
+    """The integer that a digit string or an integer object stands for, or None."""
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"-?[0-9]{1,4000}", value) else None
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    return None
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _integers(problem: Problem, name: str, value: object, counts: tuple[int, ...],
+              smallest: int) -> tuple[int, ...]:  # fmt: skip
+    """Read one integer or a list of as many as ``counts`` allows."""
+    items: Sequence[object] = [value]
+    if isinstance(value, str):
+        items = value.split(",")
+    elif isinstance(value, (Sequence, np.ndarray)):
+        items = list(value)
+    numbers = [whole_number(item) for item in items]
+    for item, number in zip(items, numbers, strict=True):
+        if number is None:
+            problem.fail(name, f"must be an integer or a comma list of them, got {_shown(value)!r}")
+        if number < smallest:
+            problem.fail(name, f"must be at least {smallest}, got {_shown(item)}")
+        if number > LIMIT:
+            problem.fail(name, f"must be at most {LIMIT}, got {_shown(item)}")
+    if len(numbers) not in (1, *counts):
+        wanted = " or ".join(str(n) for n in sorted({1, *counts}))
+        problem.fail(name, f"must have {wanted} values, got {len(numbers)}")
+    return tuple(number for number in numbers if number is not None)
+
+
+def per_axis(name: str, default: int = 1, smallest: int = 1) -> Option:
+    """An option that is one integer an axis, or one for all."""
+
+    def read(problem: Problem, value: object) -> Value:
+        numbers = _integers(problem, name, value, (problem.rank,), smallest)
+        return numbers * problem.rank if len(numbers) == 1 else numbers
+
+    def write(value: Value) -> str:
+        assert isinstance(value, tuple)
+        return ",".join(str(v) for v in (value[:1] if len(set(value)) == 1 else value))
+
+    values = f"one integer, or one an axis, each at least {smallest}"
+    return Option(name, lambda rank: (default,) * rank, read, write, values)
+
+
+def _read_padding(problem: Problem, value: object) -> Value:
+    if isinstance(value, str) and value in _AUTO_PADDING:
+        return value
+    if isinstance(value, str) and re.search(r"[a-zA-Z]", value):
+        problem.fail(
+            "padding", f"must be integers, {', '.join(_AUTO_PADDING)}, got {_shown(value)!r}"
+        )
+    rank = problem.rank
+    numbers = _integers(problem, "padding", value, (rank, 2 * rank), 0)
+    if len(numbers) == 1:
+        return numbers * (2 * rank)
+    return numbers * 2 if len(numbers) == rank else numbers
+
+
+def _write_padding(value: Value) -> str:
+    if isinstance(value, str):
+        return value
+    assert isinstance(value, tuple)
+    half = len(value) // 2
+    shown = value if value[:half] != value[half:] else value[:half]
+    return ",".join(str(v) for v in (shown[:1] if len(set(value)) == 1 else shown))
+
+
+def _resolve_padding(problem: Problem) -> Mapping[str, Value]:
+    """Turn automatic padding into numbers, which take ceil mode's place.
+
+    Two cases are refused, because ONNX's text, its evaluator and ONNX Runtime read them in
+    different ways: VALID in ceil mode (the text gives as many outputs as in floor mode, the others
+    round up), and SAME whose total is negative by 2 or more (padding 0, or a crop of the input).
+    """
+    auto = problem.option("padding")
+    if not isinstance(auto, str):
+        return {}
+    axes = tuple(zip(problem.in_spatial, problem.kernel_extent, problem.stride, strict=True))
+    if auto == "valid":
+        pads = [(0, 0)] * problem.rank
+        for size, span, stride in axes:
+            if problem.ceil_mode and windows.outputs(
+                size, span, stride, (0, 0), True
+            ) != windows.outputs(size, span, stride, (0, 0)):
+                problem.fail("ceil_mode", "is ambiguous in ONNX with padding=valid here; give"
+                             " padding=0, or leave ceil_mode out")  # fmt: skip
+    else:
+        for size, span, stride in axes:
+            if windows.same_total(size, span, stride) < -1:
+                problem.fail(
+                    "padding",
+                    f"{auto} is ambiguous in ONNX with stride {stride} for a window of {span}; give"
+                    " numbers",
+                )
+        pads = [windows.same_padding(*axis, upper=auto == "same_upper") for axis in axes]
+    lows, highs = zip(*pads, strict=True)
+    return {"padding": (*lows, *highs), **({"ceil_mode": False} if problem.ceil_mode else {})}
+
+
+def _read_groups(problem: Problem, value: object) -> Value:
+    numbers = _integers(problem, "groups", value, (1,), 1)
+    return numbers[0]
+
+
+def flag(name: str) -> Option:
+    """An option that is ``true`` or ``false`` (the default)."""
+
+    def read(problem: Problem, value: object) -> Value:
+        if value in (True, "true", "1") and value is not None:
+            return True
+        if value in (False, "false", "0"):
+            return False
+        problem.fail(name, f"must be true or false, got {_shown(value)!r}")
+
+    return Option(name, lambda rank: False, read, lambda value: str(value).lower(), "true or false")
+
+
+def _read_activation(problem: Problem, value: object) -> Value:
+    if value in ("", "none", None):
+        return ""
+    if not isinstance(value, str):
+        problem.fail("activation", f"must be a name, got {_shown(value)!r}")
+    try:
+        return activation.canonical(value)
+    except ValueError as error:
+        problem.fail("activation", str(error))
+
+
+def _read_dtype(problem: Problem, value: object) -> Value:
+    if not isinstance(value, str) or value not in SUPPORTED_DTYPES:
+        names = ", ".join(SUPPORTED_DTYPES)
+        problem.fail("dtype", f"must be one of {names}, got {_shown(value)!r}")
+    return value
+
+
+STRIDE = per_axis("stride")
+DILATION = per_axis("dilation")
+PADDING = Option(
+    "padding",
+    lambda rank: (0,) * (2 * rank),
+    _read_padding,
+    _write_padding,
+    "one integer, one an axis, lows then highs, same_upper, same_lower, or valid",
+    _resolve_padding,
+)
+GROUPS = Option("groups", lambda rank: 1, _read_groups, str, "a divisor of CI and CO")
+CEIL_MODE = flag("ceil_mode")
+COUNT_INCLUDE_PAD = flag("count_include_pad")
+BIAS = flag("bias")
+ACTIVATION = Option(
+    "activation",
+    lambda rank: "",
+    _read_activation,
+    str,
+    f"one of {', '.join(activation.ACTIVATIONS)}, with parameters after commas",
+)
+DTYPE = Option(
+    "dtype", lambda rank: "float32", _read_dtype, str, f"one of {', '.join(SUPPORTED_DTYPES)}"
+)

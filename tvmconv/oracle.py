@@ -1,0 +1,168 @@
+"""The NumPy reference of a whole model: ONNX's evaluator on the file as it is.
+
+ONNX's own evaluator loops over pixels in Python for windows, and reads automatic padding off the
+wrong axes; for the convolution family our references stand in its place. It also mixes the batch's
+own statistics into a batch normalisation of opset 9 with one output, which is inference, and its
+LRN normalises only as many channels as there are images. Nothing of the frontend takes part, so
+that its mistakes are seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.problem import Problem
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = npt.NDArray[Any]
+
+
+def evaluate_model(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], names: Sequence[str]
+) -> list[Array]:
+    """Compute values of a model by their names.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+    feeds : mapping
+        The model's inputs.
+    names : sequence of str
+        Outputs, or any other values.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(model, new_ops=_windowed_operators())
+    with np.errstate(all="ignore"):
+        return [np.asarray(v) for v in evaluator.run(list(names), dict(feeds))]
+
+
+def before_softmax(model: onnx.ModelProto) -> list[str]:
+    """Names of the outputs, with that of a softmax replaced by the one of its input."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    names = []
+    for output in model.graph.output:
+        node = makers.get(output.name)
+        while node is not None and node.op_type in ("Reshape", "Flatten", "Squeeze"):
+            node = makers.get(node.input[0])
+        softmax = node is not None and node.op_type in ("Softmax", "LogSoftmax")
+        names.append(node.input[0] if node is not None and softmax else output.name)
+    return names
+
+
+def window_options(attrs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Translate ONNX attributes of a window to options of a problem."""
+    options: dict[str, Any] = {}
+    for onnx_name, option in names.items():
+        value = attrs.get(onnx_name)
+        if value is not None and value != []:
+            options[option] = bool(value) if option in ("ceil_mode", "count_include_pad") else value
+    mode = attrs.get("auto_pad")
+    mode = mode.decode() if isinstance(mode, bytes) else mode
+    if mode not in (None, "", "NOTSET"):
+        options["padding"] = mode.lower()
+    return options
+
+
+_CONV = {"strides": "stride", "pads": "padding", "dilations": "dilation", "group": "groups"}
+_POOL = {"strides": "stride", "pads": "padding", "dilations": "dilation", "ceil_mode": "ceil_mode"}
+_AVERAGE = {**_POOL, "count_include_pad": "count_include_pad"}
+
+
+def _reference(problem: Problem, arrays: Sequence[Array | None]) -> tuple[Array]:
+    given = [a for a in arrays if a is not None]
+    y = problem.reference(dict(zip(problem.inputs, given, strict=True)))
+    return (y.astype(given[0].dtype),)
+
+
+def _listed(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(map(int, v)) if isinstance(v, (list, tuple)) else v for k, v in options.items()}
+
+
+def _windowed_operators() -> list[Any]:
+    """Operator classes that ONNX's evaluator takes instead of its own."""
+    from onnx.reference.op_run import OpRun
+
+    def conv(x: Array, w: Array, b: Array | None, attrs: Mapping[str, Any]) -> tuple[Array]:
+        options = _listed(window_options(attrs, _CONV))
+        filters = (w.shape[0], *w.shape[2:])
+        problem = Problem.make("conv", x.shape, filters, bias=b is not None, **options)
+        return _reference(problem, [x, w, b])
+
+    def pool(op: str, names: Mapping[str, str], x: Array, attrs: Mapping[str, Any]) -> tuple[Array]:
+        options = _listed(window_options(attrs, names))
+        return _reference(Problem.make(op, x.shape, attrs["kernel_shape"], **options), [x])
+
+    class Conv(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, X: Array, W: Array, B: Array | None = None, **attrs: Any) -> tuple[Array]:
+            return conv(X, W, B, attrs)
+
+    class MaxPool(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array, **attrs: Any) -> tuple[Array]:
+            return pool("max_pool", _POOL, x, attrs)
+
+    class AveragePool(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array, **attrs: Any) -> tuple[Array]:
+            return pool("avg_pool", _AVERAGE, x, attrs)
+
+    class BatchNormalization(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array, *parameters: Array, **attrs: Any) -> tuple[Array]:
+            return (batch_norm(x, *parameters, epsilon=attrs.get("epsilon") or 1e-5),)
+
+    class LRN(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array, **attrs: Any) -> tuple[Array]:
+            given = {name: attrs.get(name) or default for name, default in _LRN.items()}
+            return (response_norm(x, size=attrs["size"], **given),)
+
+    class GlobalAveragePool(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array) -> tuple[Array]:
+            return (x.mean(axis=tuple(range(2, x.ndim)), keepdims=True, dtype="float64").astype(x.dtype),)
+
+    class GlobalMaxPool(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array) -> tuple[Array]:
+            return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+    return [
+        Conv, MaxPool, AveragePool, BatchNormalization, LRN, GlobalAveragePool, GlobalMaxPool,
+    ]  # fmt: skip
+
+
+_LRN = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+
+
+def response_norm(x: Array, size: int, alpha: float, beta: float, bias: float) -> Array:
+    """Divide by ``(bias + alpha/size · sum of the squares in a window of channels)^beta``."""
+    squares = np.square(x, dtype=np.float64)
+    below, above = (size - 1) // 2, size // 2
+    padded = np.pad(squares, [(0, 0), (below, above)] + [(0, 0)] * (x.ndim - 2))
+    total = sum(padded[:, k : k + x.shape[1]] for k in range(size))
+    return np.asarray(x / (bias + alpha / size * total) ** beta, dtype=x.dtype)
+
+
+def batch_norm(
+    x: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: float
+) -> Array:
+    """Normalise by the statistics in the file: ``scale·(x - mean)/√(var + epsilon) + bias``."""
+    wide = (1, -1, *(1,) * (x.ndim - 2))
+    s, b, m, v = (a.astype(np.float64).reshape(wide) for a in (scale, bias, mean, var))
+    return np.asarray(s * (x - m) / np.sqrt(v + epsilon) + b, dtype=x.dtype)

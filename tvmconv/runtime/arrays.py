@@ -1,0 +1,162 @@
+"""The caller's arrays: checked against a model's ports, and copied only where they must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.errors import InputError
+from tvmconv.names import nearest
+
+_CPU_DEVICES = (1, 3)  # DLPack: CPU, and host memory pinned for CUDA
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a loaded model: its name, shape and element type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Port:
+        """The port that an entry of checked metadata describes."""
+        return cls(entry["name"], tuple(entry["shape"]), entry["dtype"])
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """NumPy's element type; ``bfloat16`` needs the ``ml_dtypes`` package.
+
+        Raises
+        ------
+        InputError
+            That package is missing.
+        """
+        if self.dtype != "bfloat16":
+            return np.dtype(self.dtype)
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise InputError(f"'{self.name}' is bfloat16: pip install ml_dtypes") from None
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
+
+
+def _from_dlpack(value: Any, what: str) -> npt.NDArray[Any]:
+    try:
+        device = value.__dlpack_device__()[0]
+        if int(device) not in _CPU_DEVICES:
+            raise InputError(f"{what}: the array is in the memory of a device, not of the CPU")
+        return np.from_dlpack(value)
+    except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what}: cannot be read as an array: {_line(error)}") from None
+
+
+def _as_array(value: Any, what: str) -> npt.NDArray[Any]:
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__dlpack__"):
+        return _from_dlpack(value, what)
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what}: cannot be read as an array: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check(port: Port, array: npt.NDArray[Any], what: str) -> None:
+    if array.dtype != port.numpy_dtype:
+        raise InputError(f"{what}: expected dtype {port.dtype}, got {array.dtype}")
+    if array.shape != port.shape:
+        raise InputError(f"{what}: expected shape {_shape(port.shape)}, got {_shape(array.shape)}")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _by_name(ports: Sequence[Port], given: Mapping[Any, Any]) -> list[Any]:
+    names = [port.name for port in ports]
+    for name in given:
+        if name not in names:
+            hint = nearest(str(name), names) or f"; the inputs are {', '.join(names)}"
+            raise InputError(f"input '{name}': the model has none of that name{hint}")
+    for name in names:
+        if name not in given:
+            raise InputError(f"input '{name}' is missing")
+    return [given[name] for name in names]
+
+
+def bind_inputs(ports: Sequence[Port], given: Sequence[Any]) -> list[npt.NDArray[Any]]:
+    """Bring a call's arguments into the order of the inputs, as contiguous arrays.
+
+    Parameters
+    ----------
+    ports : sequence of Port
+    given : sequence
+        An array for each input, or one mapping from names to arrays.
+
+    Returns
+    -------
+    list of ndarray
+        The given memory, except where an array was not contiguous.
+
+    Raises
+    ------
+    InputError
+        The number of arrays, or a name, shape, dtype or device is wrong.
+    """
+    if len(given) == 1 and isinstance(given[0], Mapping):
+        given = _by_name(ports, given[0])
+    if len(given) != len(ports):
+        names = ", ".join(port.name for port in ports)
+        raise InputError(f"expected {len(ports)} inputs ({names}), got {len(given)}")
+    arrays = []
+    for port, value in zip(ports, given, strict=True):
+        what = f"input '{port.name}'"
+        array = _as_array(value, what)
+        _check(port, array, what)
+        arrays.append(array if array.flags.c_contiguous else array.copy(order="C"))
+    return arrays
+
+
+def bind_outputs(
+    ports: Sequence[Port],
+    out: Sequence[npt.NDArray[Any]] | None,
+    inputs: Sequence[npt.NDArray[Any]],
+) -> list[npt.NDArray[Any]]:
+    """Make new arrays for the outputs, or check those that the caller gave.
+
+    Raises
+    ------
+    InputError
+        A given array is of the wrong shape or dtype, not contiguous, not writable, or overlaps
+        an input or another output.
+    """
+    if out is None:
+        return [np.empty(port.shape, port.numpy_dtype) for port in ports]
+    if isinstance(out, np.ndarray) or len(out) != len(ports):
+        raise InputError(f"out: expected a sequence of {len(ports)} arrays")
+    for port, array in zip(ports, out, strict=True):
+        what = f"output '{port.name}'"
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{what}: expected a NumPy array, got {type(array).__name__}")
+        _check(port, array, what)
+        if not (array.flags.c_contiguous and array.flags.writeable):
+            raise InputError(f"{what}: the array is not contiguous and writable")
+        if any(np.may_share_memory(array, source) for source in inputs):
+            raise InputError(f"{what}: the array overlaps an input")
+    if any(np.may_share_memory(a, b) for a, b in combinations(out, 2)):
+        raise InputError("out: two of the arrays overlap")
+    return list(out)

@@ -1,0 +1,254 @@
+/* A model's threads. The caller of tvmconv_run is thread 0; the others wait for work.
+ *
+ * A launch writes the job, then adds one to `generation`; each worker sees the change, runs its share and subtracts
+ * one from `pending`; the caller waits for zero. Waiting spins for some tens of microseconds, because the next
+ * kernel of a network comes sooner than a sleeping thread wakes, then sleeps on a futex.
+ *
+ * Sleeping and waking cannot miss each other: a sleeper announces itself before the kernel compares the word with
+ * the old value, the waker changes the word before it looks for sleepers, and all four are sequentially consistent. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define SPIN_NANOSECONDS 50000
+#define SPINS_A_ROUND 32
+#define ROUNDS_WITHOUT_YIELD 2
+#define STACK_BYTES (2u << 20) /* musl's default of 128 KiB is too little for a kernel's local buffers */
+
+#ifndef SYS_futex /* 32-bit systems born after 2038 was noticed */
+#define SYS_futex SYS_futex_time64
+#endif
+
+typedef struct {
+  tvmconv_pool *pool;
+  pthread_t thread;
+  int index;
+  int busy; /* inside a task: a launch from there runs serially */
+  uint32_t seen;
+  tvmconv_workspace workspace;
+} worker;
+
+struct tvmconv_pool {
+  _Alignas(64) _Atomic uint32_t generation; /* workers sleep on it */
+  _Atomic uint32_t sleepers;
+  tvmconv_task task; /* the job; NULL: end */
+  void *data;
+  int32_t count;
+  _Alignas(64) _Atomic uint32_t pending; /* workers that still run; the caller sleeps on it */
+  _Atomic uint32_t caller_sleeps;
+  _Atomic int32_t failed; /* the first failing task's code */
+  char error[TVMCONV_ERROR_BYTES];
+  _Alignas(64) int threads;
+  int running; /* threads that exist besides the caller */
+  int spin;
+  pid_t owner; /* the process whose threads they are */
+  worker *workers;
+};
+
+static _Thread_local worker *current;
+
+static void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__) || (defined(__ARM_ARCH) && __ARM_ARCH >= 7)
+  __asm__ volatile("yield" ::: "memory");
+#else
+  __asm__ volatile("" ::: "memory");
+#endif
+}
+
+static int64_t now_nanoseconds(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static void futex(_Atomic uint32_t *word, int operation, uint32_t value) {
+  syscall(SYS_futex, (void *)word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+}
+
+/* Spin until *word is (equal) or is not (!equal) `value`, for a bounded time; whether that came about.
+ * After some microseconds the CPU is offered to others: the thread waited for may have to share it. */
+static int spin_until(const tvmconv_pool *pool, _Atomic uint32_t *word, uint32_t value, int equal) {
+  int64_t start = 0;
+  for (int round = 0;; round++) {
+    for (int i = 0; i < SPINS_A_ROUND; i++) {
+      if ((atomic_load_explicit(word, memory_order_acquire) == value) == equal) return 1;
+      if (!pool->spin) return 0;
+      relax();
+    }
+    if (round >= ROUNDS_WITHOUT_YIELD) sched_yield();
+    int64_t time = now_nanoseconds();
+    if (!start) start = time;
+    if (time - start > SPIN_NANOSECONDS) return 0;
+  }
+}
+
+static void await_job(tvmconv_pool *pool, worker *self) {
+  if (!spin_until(pool, &pool->generation, self->seen, 0)) {
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (atomic_load(&pool->generation) == self->seen) futex(&pool->generation, FUTEX_WAIT, self->seen);
+    atomic_fetch_sub(&pool->sleepers, 1);
+  }
+  self->seen++;
+}
+
+static void await_workers(tvmconv_pool *pool) {
+  if (spin_until(pool, &pool->pending, 0, 1)) return;
+  atomic_store(&pool->caller_sleeps, 1);
+  for (uint32_t left; (left = atomic_load(&pool->pending)) != 0;) futex(&pool->pending, FUTEX_WAIT, left);
+  atomic_store(&pool->caller_sleeps, 0);
+}
+
+static void run_share(tvmconv_pool *pool, worker *self) {
+  TVMParallelGroupEnv env = {NULL, pool->count};
+  self->busy = 1;
+  for (int32_t i = self->index; i < pool->count; i += pool->threads) {
+    int code = pool->task(i, &env, pool->data);
+    int32_t none = 0;
+    if (code && atomic_compare_exchange_strong(&pool->failed, &none, code))
+      memcpy(pool->error, tvmconv_error_text(), sizeof pool->error); /* read by the caller, after `pending` */
+  }
+  self->busy = 0;
+}
+
+static void *worker_main(void *argument) {
+  worker *self = argument;
+  tvmconv_pool *pool = self->pool;
+  current = self;
+  for (;;) {
+    await_job(pool, self);
+    int end = !pool->task;
+    if (!end) run_share(pool, self);
+    if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps))
+      futex(&pool->pending, FUTEX_WAKE, 1);
+    if (end) return NULL;
+  }
+}
+
+static void publish(tvmconv_pool *pool, tvmconv_task task, void *data, int32_t count) {
+  pool->task = task;
+  pool->data = data;
+  pool->count = count;
+  atomic_store_explicit(&pool->pending, (uint32_t)pool->running, memory_order_relaxed);
+  atomic_fetch_add(&pool->generation, 1);
+  if (atomic_load(&pool->sleepers)) futex(&pool->generation, FUTEX_WAKE, INT_MAX);
+}
+
+static int serial(tvmconv_task task, void *data, int count) {
+  TVMParallelGroupEnv env = {NULL, count > 0 ? count : 1};
+  for (int32_t i = 0; i < env.num_task; i++) {
+    int code = task(i, &env, data);
+    if (code) return code;
+  }
+  return 0;
+}
+
+int tvmconv_launch(tvmconv_task task, void *data, int count) {
+  worker *self = current;
+  if (!self || self->busy || self->pool->threads == 1) return serial(task, data, count);
+  tvmconv_pool *pool = self->pool;
+  publish(pool, task, data, count > 0 ? count : pool->threads);
+  run_share(pool, self);
+  await_workers(pool);
+  int code = atomic_load_explicit(&pool->failed, memory_order_relaxed);
+  if (code) {
+    tvmconv_error_set(pool->error);
+    atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
+  }
+  return code;
+}
+
+static void stop(tvmconv_pool *pool) {
+  if (!pool->running) return;
+  publish(pool, NULL, NULL, 0);
+  for (int i = 1; i <= pool->running; i++) pthread_join(pool->workers[i].thread, NULL);
+  pool->running = 0;
+}
+
+/* Start the workers. 0, or TVMCONV_NO_MEMORY with none running. */
+static int start(tvmconv_pool *pool) {
+  pthread_attr_t attributes;
+  sigset_t all, before;
+  int code = pthread_attr_init(&attributes);
+  if (code) return tvmconv_fail(TVMCONV_NO_MEMORY, "cannot start threads: %s", strerror(code));
+  size_t stack = 0;
+  if (!pthread_attr_getstacksize(&attributes, &stack) && stack < STACK_BYTES)
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before); /* signals stay with the program's own threads */
+  for (int i = 1; i < pool->threads && !code; i++) {
+    worker *self = &pool->workers[i];
+    self->seen = atomic_load(&pool->generation);
+    code = pthread_create(&self->thread, &attributes, worker_main, self);
+    if (!code) pool->running++;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&attributes);
+  if (!code) return 0;
+  stop(pool);
+  return tvmconv_fail(TVMCONV_NO_MEMORY, "cannot start %d threads: %s", pool->threads, strerror(code));
+}
+
+tvmconv_pool *tvmconv_pool_new(int threads) {
+  void *memory = NULL;
+  if (posix_memalign(&memory, TVMCONV_ALIGNMENT, sizeof(tvmconv_pool))) memory = NULL;
+  worker *workers = calloc((size_t)threads, sizeof(worker));
+  if (!memory || !workers) {
+    free(memory);
+    free(workers);
+    tvmconv_fail(TVMCONV_NO_MEMORY, "no memory for %d threads", threads);
+    return NULL;
+  }
+  tvmconv_pool *pool = memory;
+  memset(pool, 0, sizeof *pool);
+  pool->threads = threads;
+  pool->spin = threads > 1 && threads <= tvmconv_cpus_allowed();
+  pool->owner = getpid();
+  pool->workers = workers;
+  for (int i = 0; i < threads; i++) workers[i] = (worker){.pool = pool, .index = i};
+  if (!start(pool)) return pool;
+  free(workers);
+  free(pool);
+  return NULL;
+}
+
+void tvmconv_pool_delete(tvmconv_pool *pool) {
+  if (!pool) return;
+  if (pool->owner == getpid()) stop(pool); /* a forked child has no threads to stop */
+  for (int i = 0; i < pool->threads; i++) tvmconv_workspace_release(&pool->workers[i].workspace);
+  free(pool->workers);
+  free(pool);
+}
+
+int tvmconv_pool_threads(const tvmconv_pool *pool) { return pool->threads; }
+
+int tvmconv_pool_enter(tvmconv_pool *pool, void **previous) {
+  if (pool->owner != getpid()) { /* forked since: the child has only the thread that called fork */
+    pool->running = 0;
+    atomic_store(&pool->sleepers, 0);
+    atomic_store(&pool->caller_sleeps, 0);
+    int code = start(pool);
+    if (code) return code;
+    pool->owner = getpid();
+  }
+  *previous = current;
+  current = &pool->workers[0];
+  return 0;
+}
+
+void tvmconv_pool_leave(void *previous) { current = previous; }
+
+tvmconv_workspace *tvmconv_current_workspace(void) { return current ? &current->workspace : NULL; }

@@ -1,0 +1,333 @@
+"""Hardware descriptions: what a compiler and a cost model have to know of a machine.
+
+A target is one TOML file whose tables and keys are the dataclasses below; every key is required,
+none is unknown, and each number stands with its source. The files in ``targets/`` ship with the
+package; ``host`` is made from them by :mod:`tvmconv.host`. Nothing here imports TVM.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tvmconv.errors import InputError
+from tvmconv.names import nearest
+from tvmconv.records import from_table, require
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HOST = "host"
+_F32_BITS = 32
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_FEATURE = re.compile(r"[+-][a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Llvm:
+    """What LLVM is told.
+
+    Attributes
+    ----------
+    triple, cpu : str
+        As ``-mtriple`` and ``-mcpu`` take them.
+    features : tuple of str
+        Each with its sign: ``"-prefer-256-bit"``.
+    opt_level : int
+        0 to 3.
+    """
+
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    opt_level: int
+
+    def __post_init__(self) -> None:
+        """Check what a wrong value of would make LLVM fail late."""
+        require(0 <= self.opt_level <= 3, "llvm.opt_level", f"{self.opt_level} is not 0 to 3")
+        for feature in self.features:
+            require(bool(_FEATURE.fullmatch(feature)), "llvm.features", f"{feature!r} needs + or -")
+
+
+@dataclass(frozen=True)
+class Zig:
+    """What ``zig cc`` is told, which compiles the C runtime and links.
+
+    Attributes
+    ----------
+    triple : str
+        As zig spells it, with the oldest glibc to run on: ``x86_64-linux-gnu.2.17``.
+    cpu : str
+        As zig spells it: ``x86_64_v3``.
+    """
+
+    triple: str
+    cpu: str
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The vector unit of one core.
+
+    Attributes
+    ----------
+    bits, registers : int
+        Width and number of the vector registers.
+    fma_per_cycle : float
+        Multiply-adds of full vectors that one core can start in a cycle (an FMA, or a multiply and
+        an add).
+    fma_latency : int
+        Cycles from one accumulation into a register to the next into the same.
+    loads_per_cycle : float
+        Loads of full vectors that hit L1.
+    embedded_broadcast : bool
+        Whether an FMA can take a scalar from memory into all lanes.
+    """
+
+    bits: int
+    registers: int
+    fma_per_cycle: float
+    fma_latency: int
+    loads_per_cycle: float
+    embedded_broadcast: bool
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        bits = self.bits
+        require(
+            bits >= _F32_BITS and bits & (bits - 1) == 0, "vector.bits", f"{bits} is no power of 2"
+        )
+        for name in ("registers", "fma_per_cycle", "fma_latency", "loads_per_cycle"):
+            require(getattr(self, name) > 0, f"vector.{name}", "must be positive")
+
+    @property
+    def f32_lanes(self) -> int:
+        """Elements of 32 bits in a register."""
+        return self.bits // _F32_BITS
+
+
+@dataclass(frozen=True)
+class Caches:
+    """The memory that one core sees; sizes in bytes, bandwidths in bytes read per cycle and core.
+
+    ``l3_bytes`` is what the target's cores share; ``dram_bytes_per_cycle`` is what one core reaches
+    alone.
+    """
+
+    line_bytes: int
+    l1_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+    l1_bytes_per_cycle: float
+    l2_bytes_per_cycle: float
+    l3_bytes_per_cycle: float
+    dram_bytes_per_cycle: float
+
+    def __post_init__(self) -> None:
+        """Check the ranges; a missing level 3 has size 0."""
+        for field in fields(self):
+            least = 0 if field.name == "l3_bytes" else 1
+            require(
+                getattr(self, field.name) >= least, f"caches.{field.name}", f"must be >= {least}"
+            )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How tensors lie in memory: ``channel_block`` channels of one pixel stand together."""
+
+    channel_block: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """How :mod:`tvmconv.host` recognises the target; features are named as LLVM names them.
+
+    Attributes
+    ----------
+    flags : tuple of str
+        For an ISA level: the features it stands for, all required.
+    level : str
+        For a chip: the ISA level that it must have in full.
+    vendor, family, models
+        For a chip: as in ``/proc/cpuinfo``; ``models`` are inclusive ranges.
+    extra : tuple of str
+        For a chip: what LLVM's CPU name implies above the level. A feature that the host lacks is
+        switched off.
+    """
+
+    flags: tuple[str, ...] = ()
+    level: str = ""
+    vendor: str = ""
+    family: int = 0
+    models: tuple[tuple[int, int], ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that it is a level or a chip."""
+        chip = (self.level, self.vendor, self.models)
+        require(
+            not any(chip) if self.flags else all(chip),
+            "match",
+            "needs either flags, or level, vendor, family and models",
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """One machine, or one class of machines, to compile for.
+
+    Attributes
+    ----------
+    name : str
+        Unique; the file's name without ``.toml``.
+    aliases : tuple of str
+        Other names for it on the command line.
+    arch : str
+        Instruction set family, with which both triples begin; design spaces are found by it.
+    cores : int
+        Physical cores that work is split over if nobody says how many threads.
+    frequency_ghz : float
+        Sustained clock under vector load.
+    match : Match or None
+        None for a file that detection does not consider.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    description: str
+    arch: str
+    cores: int
+    frequency_ghz: float
+    llvm: Llvm
+    zig: Zig
+    vector: Vector
+    caches: Caches
+    layout: Layout
+    match: Match | None = None
+
+    def __post_init__(self) -> None:
+        """Check what concerns several tables."""
+        for name in (self.name, *self.aliases):
+            require(bool(_NAME.fullmatch(name)), "name", f"{name!r} is not lower-case a-z0-9._-")
+            require(name != HOST, "name", f"{HOST!r} is what detection is called")
+        require(self.cores > 0, "cores", "must be positive")
+        require(self.frequency_ghz > 0, "frequency_ghz", "must be positive")
+        for tool, triple in (("llvm", self.llvm.triple), ("zig", self.zig.triple)):
+            require(
+                triple.split("-")[0] == self.arch,
+                f"{tool}.triple",
+                f"{triple!r} does not begin with arch {self.arch!r}",
+            )
+        block, lanes = self.layout.channel_block, self.vector.f32_lanes
+        require(
+            block > 0 and block % lanes == 0,
+            "layout.channel_block",
+            f"{block} is no multiple of the {lanes} lanes of a vector",
+        )
+
+    def llvm_target(self) -> dict[str, Any]:
+        """Give what ``tvm.target.Target`` takes."""
+        return {
+            "kind": "llvm",
+            "mtriple": self.llvm.triple,
+            "mcpu": self.llvm.cpu,
+            "mattr": list(self.llvm.features),
+            "num-cores": self.cores,
+            "opt-level": self.llvm.opt_level,
+        }
+
+    @property
+    def zig_mcpu(self) -> str:
+        """Value of ``zig cc -mcpu=``: zig's CPU name with LLVM's features as zig spells them."""
+        features = (re.sub(r"[.-]", "_", feature[1:]) for feature in self.llvm.features)
+        signs = (feature[0] for feature in self.llvm.features)
+        return self.zig.cpu + "".join(map("".join, zip(signs, features, strict=True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but ``match`` as JSON-able data, which :func:`from_dict` reads back."""
+        table = dataclasses.asdict(self)
+        del table["match"]
+        return table
+
+
+def from_dict(data: dict[str, Any], source: str) -> Target:
+    """Make a target from parsed TOML or from :meth:`Target.to_dict`.
+
+    Raises
+    ------
+    InputError
+        If a key is missing, unknown or has a wrong value; the message names ``source`` and the key.
+    """
+    try:
+        return from_table(Target, data)
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def load_file(path: Path) -> Target:
+    """Load one TOML file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is no TOML, or describes no target.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from error
+    return from_dict(data, str(path))
+
+
+def target_files() -> list[Path]:
+    """List the files that ship with the package, by name."""
+    (folder,) = import_module("tvmconv.targets").__path__
+    return sorted(Path(folder).glob("*.toml"))
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """Every target that ships with the package, by name."""
+    return {path.stem: load_file(path) for path in target_files()}
+
+
+def load_target(target: str | Path | Target = HOST) -> Target:
+    """Find a target.
+
+    Parameters
+    ----------
+    target : str, Path or Target
+        ``"host"`` for the detected machine, a name or an alias, the path of a TOML file (anything
+        with a ``/`` or ending in ``.toml``), or a Target, which is returned as it is.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown (the message has the nearest ones), or the file is wrong.
+    EnvironmentError_
+        If the host cannot be detected.
+    """
+    if isinstance(target, Target):
+        return target
+    if target == HOST:
+        from tvmconv.host import detect
+
+        return detect()
+    if isinstance(target, Path) or "/" in target or target.endswith(".toml"):
+        return load_file(Path(target))
+    names = {name: known for known in targets().values() for name in (known.name, *known.aliases)}
+    if target not in names:
+        hint = nearest(target, [*names, HOST]) or "; `tvmconv targets` lists them"
+        raise InputError(f"unknown target {target!r}{hint}")
+    return names[target]

@@ -1,0 +1,242 @@
+"""Compile, run, and compare with the NumPy reference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.accuracy import NETWORK_ATOL, NETWORK_RTOL
+from tvmconv.target import Target, load_target
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tvmconv.graph.ir import Graph
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class OutputCheck:
+    """One output against its reference.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    ratio : float
+        Largest error over the error that is allowed; right up to 1.
+    message : str
+        One line: what was compared by which rule.
+    ok : bool
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    ratio: float
+    message: str
+    ok: bool
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What :func:`verify` found.
+
+    Attributes
+    ----------
+    model, target : str
+    outputs : tuple of OutputCheck
+    first_wrong : str
+        With ``bisect``: the first node whose output is wrong, or empty.
+    """
+
+    model: str
+    target: str
+    outputs: tuple[OutputCheck, ...]
+    first_wrong: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output is right."""
+        return all(check.ok for check in self.outputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        outputs = [{**vars(c), "shape": list(c.shape)} for c in self.outputs]
+        return {
+            "model": self.model,
+            "target": self.target,
+            "ok": self.ok,
+            "outputs": outputs,
+            "first_wrong": self.first_wrong,
+        }
+
+    def table(self) -> Table:
+        """Table for a terminal."""
+        from rich.table import Table
+
+        table = Table(title=f"{self.model} on {self.target}")
+        for column in ("output", "shape", "error / allowed", "result"):
+            table.add_column(column, justify="right" if column.startswith("error") else "left")
+        for c in self.outputs:
+            verdict = "right" if c.ok else f"WRONG: {c.message}"
+            table.add_row(c.name, "x".join(map(str, c.shape)), f"{c.ratio:.3f}", verdict)
+        if self.first_wrong:
+            table.caption = f"first wrong node: {self.first_wrong}"
+        return table
+
+
+def verify(
+    model: Any,
+    target: str | Path | Target = "host",
+    *,
+    bisect: bool = False,
+    threads: int | None = None,
+    batch: int | None = None,
+    params: Any = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compile a model for this machine, run it on random inputs, compare every output.
+
+    A problem is held to the error formula of :mod:`tvmconv.accuracy`, a network to
+    ``|y - ref| <= 1e-5 + 1e-3·|ref|`` before its last softmax.
+
+    Parameters
+    ----------
+    model : path, ModelProto or problem text
+    target : Target, name or file
+    bisect : bool
+        If an output is wrong, find the first node whose output is.
+    threads, batch, params
+        As for :func:`tvmconv.compile`.
+    seed : int
+        Of the inputs, and of a problem's weights if ``params`` leaves them out.
+
+    Raises
+    ------
+    InputError
+        The model cannot be compiled.
+    """
+    from tvmconv.frontend import is_problem_text
+
+    machine = load_target(target)
+    if isinstance(model, str) and is_problem_text(model):
+        return _verify_problem(model, machine, threads, params, seed, progress)
+    return _verify_network(model, machine, threads, batch, seed, bisect, progress)
+
+
+def _verify_problem(
+    text: str,
+    target: Target,
+    threads: int | None,
+    params: Any,
+    seed: int,
+    progress: Progress | None,
+) -> VerifyReport:
+    from tvmconv.accuracy import check, random_inputs
+    from tvmconv.compiler import compile
+    from tvmconv.frontend.problems import read_params
+    from tvmconv.problem import Problem
+
+    problem = Problem.parse(text)
+    arrays = dict(random_inputs(problem, seed))
+    given = read_params(problem, params) if params is not None else {}
+    arrays.update(given)
+    module = compile(text, target, threads, params=given or None, progress=progress)
+    (got,) = module({k: v for k, v in arrays.items() if k not in given})
+    report = check(problem, got, problem.reference(arrays), problem.magnitude(arrays))
+    output = OutputCheck("y", got.shape, report.ratio, report.message, report.passed)
+    return VerifyReport(problem.text, target.name, (output,))
+
+
+def _verify_network(
+    model: Any,
+    target: Target,
+    threads: int | None,
+    batch: int | None,
+    seed: int,
+    bisect: bool,
+    progress: Progress | None,
+) -> VerifyReport:
+    from tvmconv.compiler import compile
+    from tvmconv.frontend import load
+    from tvmconv.frontend.read import read_model
+    from tvmconv.models import resolve
+    from tvmconv.oracle import before_softmax, evaluate_model
+
+    named = isinstance(model, (str, os.PathLike))
+    label = os.fspath(model) if named else "model"
+    proto = read_model(resolve(label) if named else model)
+    names = before_softmax(proto)
+    graph = load(label if named else model, batch=batch, outputs=names)
+    feeds = random_feeds(graph, seed)
+    module = compile(graph, target, threads, progress=progress)
+    got = module(feeds)
+    wanted = evaluate_model(proto, feeds, names)
+    checks = tuple(
+        compare(name, y, ref) for name, y, ref in zip(names, got, wanted, strict=True)
+    )
+    wrong = ""
+    if bisect and not all(c.ok for c in checks):
+        wrong = first_wrong_node(graph, target, feeds)
+    return VerifyReport(str(label), target.name, checks, wrong)
+
+
+def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
+    """Standard normal inputs of a graph."""
+    rng = np.random.default_rng(seed)
+    return {v.name: rng.standard_normal(v.shape).astype(v.dtype) for v in graph.inputs}
+
+
+def compare(
+    name: str, got: Array, reference: Array, atol: float = NETWORK_ATOL
+) -> OutputCheck:
+    """Compare a network's value with its reference: ``|got - ref| <= atol + 1e-3·|ref|``."""
+    if got.shape != reference.shape:
+        message = f"shape {got.shape}, reference {reference.shape}"
+        return OutputCheck(name, got.shape, float("inf"), message, False)
+    allowed = atol + NETWORK_RTOL * np.abs(reference)
+    ratios = np.abs(got.astype(np.float64) - reference) / allowed
+    ratio = float(np.max(np.where(np.isnan(ratios), np.inf, ratios), initial=0.0))
+    message = f"error at most {ratio:.3g} of atol {atol:g} + rtol {NETWORK_RTOL:g}"
+    return OutputCheck(name, got.shape, ratio, message, ratio <= 1.0)
+
+
+#: Outputs that one library may have, less a margin.
+_MAX_EXPOSED = 200
+
+
+def first_wrong_node(graph: Graph, target: Target, feeds: Mapping[str, Array]) -> str:
+    """Name the first kernel whose output differs from the reference of its node.
+
+    The fused graph is compiled with the result of every kernel as an output, some at a time, and
+    each is compared with the same value in an evaluation of the graph by NumPy.
+    """
+    from tvmconv.compiler import compile
+    from tvmconv.graph.evaluate import trace
+    from tvmconv.graph.fuse import fuse
+    from tvmconv.graph.ir import Graph
+
+    references = {node.output: array for node, array in trace(graph, feeds)}
+    fused = fuse(graph)
+    nodes = [n for n in fused.nodes if n.output in references]
+    for start in range(0, len(nodes), _MAX_EXPOSED):
+        part = nodes[start : start + _MAX_EXPOSED]
+        exposed = Graph(graph.name, graph.inputs, [n.output for n in part], fused.nodes)
+        module = compile(exposed, target, fused=True)
+        for node, got in zip(part, module(feeds), strict=True):
+            wanted = references[node.output]
+            # Inside a network values have any scale: what rounds is small beside their mean square.
+            scale = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
+            check = compare(node.output.name, got, wanted, max(NETWORK_ATOL, 1e-4 * scale))
+            if not check.ok:
+                return f"{node.name} ({node.op}): {check.message}"
+    return "none of the kernels: the frontend's reading of the model"
