@@ -13,9 +13,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvmconv._tvm import TVMObject, s_tir
+from tvmconv.autoschedule.space import DesignSpace, register
 from tvmconv.target import Target
 
 from .primitives import (
@@ -31,6 +32,8 @@ from .primitives import (
 
 #: Cycles to wake the pool for one parallel loop and to wait for its last thread.
 _LAUNCH_CYCLES = 6000.0
+#: Cycles by which a chain of sums that just hides its latency falls short of it.
+_CHAIN_CYCLES = 0.5
 #: Cycles of a tile besides its multiply-adds: loop control, addresses, the first loads.
 _TILE_CYCLES = 30.0
 #: Cycles for each register of sums: set to zero, bias, activation, store.
@@ -94,11 +97,18 @@ def candidates(func: TVMObject, target: Target) -> int:
 def contraction_tiles(dims: Extents, target: Target) -> list[Candidate]:
     """Every tile that fits the registers, fastest first by the model."""
     found = [
-        Candidate(tile, contraction_cycles(dims, tile, target))
+        _shared_or_serial(dims, tile, target)
         for sizes in _register_tiles(dims, target)
-        for tile in _orders(dims, sizes, target)
+        for tile in _orders(dims, sizes)
     ]
     return sorted(found, key=lambda c: c.cycles)
+
+
+def _shared_or_serial(dims: Extents, tile: Tile, target: Target) -> Candidate:
+    """The tile's loops shared among the threads, unless waking them costs more than it saves."""
+    serial = replace(tile, fused=0)
+    candidates = [Candidate(t, contraction_cycles(dims, t, target)) for t in (serial, tile)]
+    return min(candidates, key=lambda c: c.cycles)
 
 
 def _vectors(dims: Extents, target: Target) -> int:
@@ -136,14 +146,12 @@ def _compact(pixels: tuple[int, ...], axes: tuple[int, ...]) -> bool:
     )
 
 
-def _orders(dims: Extents, sizes: tuple[int, ...], target: Target) -> Iterator[Tile]:
+def _orders(dims: Extents, sizes: tuple[int, ...]) -> Iterator[Tile]:
     """Orders of the tile loops: weights outside (each read once) or space outside."""
-    counts = tiles(dims.outer, sizes)
-    rank = len(counts)
+    rank = len(dims.outer)
     space = tuple(range(2, rank))
-    for order in ((1, 0, *space), (0, 1, *space), (0, *space[:-1], 1, *space[-1:])):
-        fused = max(1, len(order) - 1) if rank > 2 else len(order)
-        yield Tile(sizes, order, fused if math.prod(counts) > 1 else 0)
+    for order in dict.fromkeys([(1, 0, *space), (0, 1, *space), (0, *space[:-1], 1, *space[-1:])]):
+        yield Tile(sizes, order, rank - 1 if rank > 2 else rank)
 
 
 def contraction_cycles(dims: Extents, tile: Tile, target: Target) -> float:
@@ -154,7 +162,9 @@ def contraction_cycles(dims: Extents, tile: Tile, target: Target) -> float:
     sums = pixels * slots * vectors
     core = target.vector
     step = max(
-        sums / core.fma_per_cycle, (pixels + slots * vectors) / core.loads_per_cycle, core.fma_latency
+        sums / core.fma_per_cycle,
+        (pixels + slots * vectors) / core.loads_per_cycle,
+        core.fma_latency + _CHAIN_CYCLES,
     )
     counts = tiles(dims.outer, tile.sizes)
     trips = dims.taps / dims.reduce[-1]
@@ -162,7 +172,7 @@ def contraction_cycles(dims: Extents, tile: Tile, target: Target) -> float:
     memory = _tile_memory_cycles(dims, tile, counts, target)
     per_tile = max(compute, memory) + 0.1 * min(compute, memory)
     total = per_tile * math.prod(counts)
-    if not tile.fused:
+    if not tile.fused or math.prod(counts) == 1:
         return total
     units = math.prod(counts[axis] for axis in tile.order[: tile.fused])
     threads = max(1, target.cores)
@@ -216,3 +226,6 @@ def window_tile(dims: Extents, target: Target) -> Tile:
     work = math.prod(dims.outer) * dims.taps * dims.lanes
     fused = max(1, len(order) - 1) if work >= _SERIAL_ELEMENTS * 4 else 0
     return Tile(tuple(sizes), order, fused)
+
+
+register(DesignSpace("x86_64", candidates, schedule))

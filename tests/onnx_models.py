@@ -1,4 +1,4 @@
-"""Small ONNX models for tests, written as text, and onnx.reference as the judge of what they mean."""
+"""Small ONNX models for tests, written as text, and onnx.reference as the judge of them."""
 
 from __future__ import annotations
 
@@ -85,10 +85,12 @@ class LRN(OpRun):
         return (y,)
 
 
-def judged(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> Sequence[Array]:
+def judged(
+    model: onnx.ModelProto, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+) -> Sequence[Array]:
     """What onnx.reference computes, mended."""
     evaluator = ReferenceEvaluator(model, new_ops=[BatchNormalization, LRN])
-    result: Sequence[Array] = evaluator.run(None, dict(inputs))  # type: ignore[assignment]
+    result: Sequence[Array] = evaluator.run(outputs, dict(inputs))  # type: ignore[assignment]
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tvmconv.bench.harness import (
     compare,
     difference,
     measure,
+    order,
     run_block,
     spread,
 )
@@ -59,11 +61,21 @@ def test_a_slow_call_is_timed_once_a_block() -> None:
     assert run_block(world.contender("a", 3.0).run, Protocol(), world.clock) == pytest.approx([3.0])
 
 
+def test_nobody_always_follows_the_same() -> None:
+    rounds = [order(turn, 4) for turn in range(6)]
+    assert all(sorted(turn) == [0, 1, 2, 3] for turn in rounds)
+    assert {turn[0] for turn in rounds} == {0, 1, 2, 3}
+    sequence = [index for turn in rounds for index in turn]
+    for index in range(4):
+        before = {a for a, b in pairwise(sequence) if b == index}
+        assert len(before) > 1
+
+
 def test_order_rotates_and_every_block_has_a_pause_before_it() -> None:
     world = World()
     contenders = [world.contender(name, 1.0) for name in "abc"]
     measure(contenders, Protocol(rounds=4, warmup=0), clock=world.clock)
-    assert "".join(world.log[1::2]) == "abcbcacababc"
+    assert "".join(world.log[1::2]) == "abc" + "bac" + "cab" + "acb"
     assert set(world.log[::2]) == {"sleep 0.1"}
 
 

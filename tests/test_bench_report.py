@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from tvmconv.bench import peers as peers_module
 from tvmconv.bench import run as run_module
-from tvmconv.bench.harness import Clock, Contender
+from tvmconv.bench.harness import Clock, Contender, Spread
 from tvmconv.bench.peak import Peak, PeakPoint
 from tvmconv.bench.peers import Peer, PeerRefusal
 from tvmconv.bench.report import BenchReport, geometric_mean, percent, show
@@ -263,3 +264,22 @@ def test_small_things() -> None:
     assert percent(None) == ""
     assert geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
     assert geometric_mean([]) is None
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "ratio", "noisy"),
+    [
+        (1.0, 1.09, False),
+        (1.0, 1.12, True),
+        (1.0, 0.8, True),
+        (0.1, 1.12, False),
+        (0.1, 1.2, True),
+        (0.1, 0.9, False),
+    ],
+)
+def test_a_noisy_machine_is_named(world: World, time_ms: float, ratio: float, noisy: bool) -> None:
+    report = bench(world)
+    noise = Spread(ratio, 0.5, 1.5)
+    model = replace(report.models[0], time_ms=time_ms, noise=noise)
+    assert model.noisy is noisy
+    assert any("NOISY" in line for line in replace(report, models=(model,)).lines()) is noisy

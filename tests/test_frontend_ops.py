@@ -1,4 +1,4 @@
-"""Operators outside the convolution family: their tables, their references, and every importer's opsets."""
+"""Operators outside the convolution family: tables, references, and the opsets of importers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_every_operator_has_cases() -> None:
         ("reciprocal", {}, [4.0], [0.25]),
     ],
 )
-def test_elementwise_by_hand(name: str, attrs: dict[str, float], x: list[float], y: list[float]) -> None:
+def test_elementwise_by_hand(
+    name: str, attrs: dict[str, float], x: list[float], y: list[float]
+) -> None:
     result = ops.get(name).reference([np.array(x)], attrs)
     np.testing.assert_allclose(result, y, rtol=1e-14)
 
@@ -119,7 +121,11 @@ VERSIONS = [
     ("y = ReduceMean<noop_with_empty_axes=1>(x);", 18, {}),
     ("y = Slice<starts=[1,-3], ends=[99,-1], axes=[2,3]>(x);", 9, {}),
     ("y = Slice<starts=[0,1], ends=[1,2]>(x);", 9, {}),
-    ("y = Slice(x, s, e, a, t);", 10, {"s": ints(-1), "e": ints(-99), "a": ints(-1), "t": ints(-2)}),
+    (
+        "y = Slice(x, s, e, a, t);",
+        10,
+        {"s": ints(-1), "e": ints(-99), "a": ints(-1), "t": ints(-2)},
+    ),
     ("y = Slice(x, s, e, a, t);", 13, {"s": ints(1), "e": ints(7), "a": ints(3), "t": ints(3)}),
     ("a, y = Split<axis=3, split=[3,5]>(x);", 11, {}),
     ("a, y = Split<axis=-1>(x);", 11, {}),
@@ -128,7 +134,7 @@ VERSIONS = [
     ("y = Pad<pads=[0,0,1,0,0,0,2,1], value=1.5>(x);", 9, {}),
     ("y = Pad(x, p, lo);", 13, {"p": ints(0, 0, 3, 0, 0, 0, 0, 0), **SCALAR}),
     ("y = Pad(x, p, lo, a);", 18, {"p": ints(1, 2, 3, 4), "a": ints(-1, 1), **SCALAR}),
-    ("y = Pad<mode=\"reflect\">(x, p);", 13, {"p": ints(*[0] * 8)}),
+    ('y = Pad<mode="reflect">(x, p);', 13, {"p": ints(*[0] * 8)}),
     ("y = Reshape(x, s);", 13, {"s": ints(0, -1)}),
     ("y = Reshape<allowzero=1>(x, s);", 14, {"s": ints(-1, 8)}),
     ("y = Flatten<axis=0>(x);", 9, {}),
@@ -158,7 +164,7 @@ VERSIONS = [
     ("y = HardSigmoid<alpha=0.3>(x);", 7, {}),
     ("y = HardSwish(x);", 14, {}),
     ("y = Gelu(x);", 20, {}),
-    ("y = Gelu<approximate=\"tanh\">(x);", 20, {}),
+    ('y = Gelu<approximate="tanh">(x);', 20, {}),
     ("y = Mish(x);", 18, {}),
     ("y = Softsign(x);", 7, {}),
     ("y = Dropout<ratio=0.3>(x);", 10, {}),

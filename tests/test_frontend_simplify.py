@@ -44,9 +44,7 @@ def test_batch_norm_folds_with_bias_and_into_depthwise_and_dense() -> None:
 def test_caffe_scale_layers_fold() -> None:
     """inception_v2: BatchNormalization, then Mul and Add of unsqueezed vectors."""
     body = CONV + "n = " + NORM + "u = Unsqueeze(f, axes); p = Mul(n, u); y = Add(t, p);"
-    graph = check(
-        net(body, w=W, f=normal(6), axes=ints(1, 2), t=normal(6, 1, 1), **BN), atol=1e-4
-    )
+    graph = check(net(body, w=W, f=normal(6), axes=ints(1, 2), t=normal(6, 1, 1), **BN), atol=1e-4)
     assert ops_of(graph) == ["conv"]
     assert [value.name for value in graph.outputs] == ["y"]
 
@@ -114,7 +112,9 @@ def test_channel_shuffle(spatial: str) -> None:
     perm = ",".join(map(str, [0, 2, 1, *range(3, rank + 1)]))
     body = f"a = Reshape(x, p); t = Transpose<perm=[{perm}]>(a); y = Reshape(t, q);"
     extents = tuple(map(int, spatial.split(",")))
-    graph = check(net(body, x=f"2,12,{spatial}", p=ints(0, 3, 4, *extents), q=ints(0, 12, *extents)))
+    graph = check(
+        net(body, x=f"2,12,{spatial}", p=ints(0, 3, 4, *extents), q=ints(0, 12, *extents))
+    )
     assert ops_of(graph) == ["channel_shuffle"]
     assert graph.nodes[0].attrs == {"groups": 3}
 
@@ -136,8 +136,14 @@ ONE_SIXTH = np.array(1 / 6, np.float32)
         ("a = Add(x, three); c = Clip(a, zero, six); y = Div(c, six);", "hard_sigmoid"),
         ("a = Add(three, x); c = Clip(a, zero, six); y = Mul(c, sixth);", "hard_sigmoid"),
         ("s = HardSigmoid<alpha=0.16666667>(x); y = Mul(x, s);", "hard_swish"),
-        ("a = Add(x, three); c = Clip(a, zero, six); d = Div(c, six); y = Mul(x, d);", "hard_swish"),
-        ("a = Add(x, three); c = Clip(a, zero, six); p = Mul(x, c); y = Div(p, six);", "hard_swish"),
+        (
+            "a = Add(x, three); c = Clip(a, zero, six); d = Div(c, six); y = Mul(x, d);",
+            "hard_swish",
+        ),
+        (
+            "a = Add(x, three); c = Clip(a, zero, six); p = Mul(x, c); y = Div(p, six);",
+            "hard_swish",
+        ),
         ("y = Clip(x, zero);", "relu"),
         ("y = Max(x, zero);", "relu"),
         ("a = Relu(x); y = Relu(a);", "relu"),
@@ -231,7 +237,10 @@ def test_whole_maps_become_global_pools(body: str, ops: list[str]) -> None:
         ("a = Flatten(x); y = Reshape(a, p);", ["reshape"]),
         ("a = Relu(x); y = Identity(a);", ["relu"]),
         ("a = Relu(x); b = Reshape(a, p); y = Reshape(b, q);", ["relu"]),
-        ("a = Transpose<perm=[0,2,3,1]>(x); b = Transpose<perm=[0,3,1,2]>(a); y = Relu(b);", ["relu"]),
+        (
+            "a = Transpose<perm=[0,2,3,1]>(x); b = Transpose<perm=[0,3,1,2]>(a); y = Relu(b);",
+            ["relu"],
+        ),
         ("a = Dropout(x); b = Identity(a); c = Cast<to=1>(b); y = Relu(c);", ["relu"]),
         ("d = Relu(x); e = Sigmoid(d); y = Tanh(x);", ["tanh"]),  # dead code
         ("y = Identity(x);", ["reshape"]),  # an output is a value of its own
@@ -314,6 +323,8 @@ def test_random_networks(seed: int) -> None:
 
 
 def test_problem_texts_are_canonical() -> None:
-    model = net("p = Pad(x, pads); c = Conv(p, w); y = " + NORM, w=W, pads=ints(*[0] * 6, 1, 1), **BN)
+    model = net(
+        "p = Pad(x, pads); c = Conv(p, w); y = " + NORM, w=W, pads=ints(*[0] * 6, 1, 1), **BN
+    )
     text = load(model).nodes[0].attrs["problem"]
     assert Problem.parse(text).text == text

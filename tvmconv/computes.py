@@ -218,11 +218,11 @@ def elementwise_compute(spec: KernelSpec) -> list[Any]:
 
 def binary_compute(spec: KernelSpec) -> list[Any]:
     from tvmconv._tvm import te
-    from tvmconv.te_math import BINARY
+    from tvmconv.ops.binary import FUNCTIONS as BINARY
     a, b = (placeholder(v, n) for v, n in zip(spec.inputs, "ab", strict=True))
     out = spec.output
     la, lb = spec.inputs
-    f = BINARY[spec.op]
+    f = BINARY[spec.op][2]
     return [a, b, te.compute(out.iteration_shape, lambda *i: f(operand_at(a, la, out, i), operand_at(b, lb, out, i)), name="output", attrs={KIND: "map"})]
 
 

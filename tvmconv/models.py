@@ -112,6 +112,7 @@ def light_model(
         raise InputError(f"weights must be 'random' or 'constant', not {weights!r}")
     model = onnx.load(light_path(name))
     if weights == "random":
+        model.ir_version = max(model.ir_version, 4)  # initializers need not be inputs
         _randomise(model.graph, seed)
     if batch is not None:
         _set_batch(model.graph, batch)

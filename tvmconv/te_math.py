@@ -1,130 +1,265 @@
 """Scalar functions of the elementwise operators as TVM expressions that vectorise.
 
-``exp`` and ``log`` are polynomials on the exponent's and mantissa's bits: calls of libm would be
-made lane by lane. Errors were measured against float64 over all float32 exponents: ``exp`` at most
-2 units in the last place, ``log`` at most 4, ``tanh`` and ``sigmoid`` at most 4.
+Exponential and logarithm are polynomials on the bits of exponent and mantissa: libm would be called
+lane by lane, as it is for ``erf`` and ``power``. A value that is used more than once is bound by a
+``Let``, so expressions grow linearly when functions are applied to one another.
+
+NaN goes through every function, infinities give the limits. The largest errors over arguments of
+every float32 exponent, in units in the last place of the result, measured against float64
+(``tests/test_te_math.py`` holds them to these, with and without fused multiply-adds):
+
+========  ==========================================================================
+exp       1.1, results below the smallest normal number included
+expm1     1.0 for arguments up to 0
+log       1.0
+log1p     1.5 for arguments from 0 to 1
+sigmoid   2.5 from -87.3 up; from -88.7 down, where the result is no normal number, 0
+tanh      3.0
+softplus  2.5
+erf       1.0
+power     0.6
+========  ==========================================================================
+
+Nothing here imports TVM when it is imported.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from tvmconv._tvm import te, tirx
+#: An expression of TVM's.
+Expr = Any
 
-Attrs = Mapping[str, Any]
-
-_LARGEST = 3.4028234663852886e38
 _LN2_HIGH = 0.693359375
 _LN2_LOW = -2.12194440e-4
-#: exp(r) = 1 + r + r^2 * p(r) on |r| <= ln2 / 2; coefficients of Cephes' expf, highest first.
+#: 1.5 * 2^23: a float of this size holds integers, the lowest bits of its mantissa.
+_MAGIC, _MAGIC_BITS = 12582912.0, 0x4B400000
+_SMALLEST_NORMAL = 2.0**-126
+_SQRT_HALF_BITS, _ONE_BITS = 0x3F3504F3, 0x3F800000
+
+#: exp(r) = 1 + r + r^2 * p(r) on |r| <= ln2 / 2; Cephes' expf. Coefficients are highest first.
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+#: log(1 + f) = f - f^2 / 2 + f^3 * p(f) on sqrt(1/2) <= 1 + f <= sqrt(2); Cephes' logf.
+_LOG = (
+    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+)  # fmt: skip
+#: tanh(x) = x + x^3 * p(x^2) on |x| < 0.625; Cephes' tanhf.
+_TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 
 
-def _f32(value: float) -> Any:
+def number(value: float) -> Expr:
+    """A float32 constant."""
+    from tvmconv._tvm import tirx
+
     return tirx.const(value, "float32")
 
 
-def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
-    value = _f32(coefficients[0])
+def bind(value: Expr, body: Callable[[Expr], Expr], dtype: str = "float32") -> Expr:
+    """``body`` of a variable with that value, which is then computed and written down once."""
+    from tvmconv._tvm import tirx
+
+    variable = tirx.Var("t", dtype)
+    return tirx.Let(variable, value, body(variable))
+
+
+def select(condition: Expr, true: Expr, false: Expr) -> Expr:
+    """One of two values, both of which are computed."""
+    from tvmconv._tvm import tirx
+
+    return tirx.Select(condition, true, false)
+
+
+def at_least(x: Expr, low: float) -> Expr:
+    """``max(x, low)``, NaN where x is."""
+    from tvmconv._tvm import te
+
+    return te.max(number(low), x)  # the second operand where they do not compare, as in maxps
+
+
+def at_most(x: Expr, high: float) -> Expr:
+    """``min(x, high)``, NaN where x is."""
+    from tvmconv._tvm import te
+
+    return te.min(number(high), x)
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """``max(a, b)``, NaN where one of them is."""
+    from tvmconv._tvm import te, tirx
+
+    return bind(a, lambda v: select(tirx.isnan(v), v, te.max(v, b)))
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """``min(a, b)``, NaN where one of them is."""
+    from tvmconv._tvm import te, tirx
+
+    return bind(a, lambda v: select(tirx.isnan(v), v, te.min(v, b)))
+
+
+def sqrt(x: Expr) -> Expr:
+    """The square root, correctly rounded."""
+    from tvmconv._tvm import te
+
+    return te.sqrt(x)
+
+
+def absolute(x: Expr) -> Expr:
+    """|x|."""
+    from tvmconv._tvm import te
+
+    return te.abs(x)
+
+
+def power(a: Expr, b: Expr) -> Expr:
+    """a to the power of b, by libm."""
+    from tvmconv._tvm import te
+
+    return te.power(a, b)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Expr) -> Expr:
+    """The polynomial with these coefficients, highest first, by Horner's rule."""
+    value = number(coefficients[0])
     for coefficient in coefficients[1:]:
-        value = value * x + _f32(coefficient)
+        value = value * x + number(coefficient)
     return value
 
 
-def exp(x: Any) -> Any:
-    """e**x; results below the smallest normal number are flushed to it, above the largest to inf.
+def _reinterpret(x: Expr, dtype: str) -> Expr:
+    from tvmconv._tvm import tirx
+
+    return tirx.reinterpret(dtype, x)
+
+
+def _exponential(x: Expr, result: Callable[[Expr, Expr, Expr], Expr]) -> Expr:
+    """``result(q, s, t)`` with e^x = (1 + q)·s·t; s and t are powers of two, |q| < 0.42.
+
+    e^x = 2^n · e^r with n = round(x / ln2). The power of two is in two parts, since neither 2^128
+    nor numbers below the smallest normal one have an exponent's bits.
 
     References
     ----------
     S. L. Moshier, Cephes mathematical library, ``expf``.
     """
-    clamped = te.max(te.min(x, _f32(88.72283)), _f32(-87.33654))
-    n = te.floor(clamped * _f32(math.log2(math.e)) + _f32(0.5))
-    r = clamped - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW)
-    mantissa = _horner(_EXP, r) * (r * r) + r + _f32(1.0)
-    # 2**n in two steps, so that n = 128 does not overflow the exponent field.
-    half = (n * _f32(0.5)).astype("int32")
-    rest = n.astype("int32") - half
-    return mantissa * _power_of_two(half) * _power_of_two(rest)
+
+    def scale(n: Expr) -> Expr:
+        return _reinterpret((n + 127) << 23, "float32")
+
+    def reduced(clamped: Expr, n: Expr) -> Expr:
+        whole = n.astype("float32")
+        r = clamped - whole * number(_LN2_HIGH) - whole * number(_LN2_LOW)
+        return bind(
+            r,
+            lambda r: bind(
+                n >> 1,
+                lambda half: result(
+                    _polynomial(_EXP, r) * (r * r) + r, scale(half), scale(n - half)
+                ),
+                "int32",
+            ),
+        )
+
+    def rounded(clamped: Expr) -> Expr:
+        shifted = clamped * number(math.log2(math.e)) + number(_MAGIC)
+        n = _reinterpret(shifted, "int32") - _MAGIC_BITS
+        return bind(n, lambda n: reduced(clamped, n), "int32")
+
+    # Beyond these e^x is infinite or rounds to 0, by the same arithmetic.
+    return bind(at_least(at_most(x, 89.0), -104.0), rounded)
 
 
-def _power_of_two(n: Any) -> Any:
-    return tirx.reinterpret("float32", (n + 127) << 23)
+def exp(x: Expr) -> Expr:
+    """e^x."""
+    return _exponential(x, lambda q, s, t: (q + number(1.0)) * s * t)
 
 
-def sigmoid(x: Any) -> Any:
-    """1 / (1 + e**-x)."""
-    return _f32(1.0) / (_f32(1.0) + exp(_f32(0.0) - x))
-
-
-def tanh(x: Any) -> Any:
-    """Hyperbolic tangent: an odd polynomial near zero, 1 - 2 / (e**2x + 1) elsewhere."""
-    large = _f32(1.0) - _f32(2.0) / (exp(x * _f32(2.0)) + _f32(1.0))
-    square = x * x
-    # Coefficients of Cephes' tanhf for |x| < 0.625.
-    small = x + x * square * _horner(
-        (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1),
-        square,
+def expm1_negative(x: Expr) -> Expr:
+    """e^x − 1 for x ≤ 0, to full accuracy near 0 too; no number for x above 88."""
+    return _exponential(
+        x, lambda q, s, t: bind(s * t, lambda scale: q * scale + (scale - number(1.0)))
     )
-    return tirx.Select(te.abs(x) < _f32(0.625), small, large)
 
 
-def _clip(x: Any, attrs: Attrs) -> Any:
-    low, high = attrs.get("min", -math.inf), attrs.get("max", math.inf)
-    if low > -_LARGEST:
-        x = te.max(x, _f32(low))
-    return te.min(x, _f32(high)) if high < _LARGEST else x
+def log(x: Expr) -> Expr:
+    """The natural logarithm.
+
+    References
+    ----------
+    S. L. Moshier, Cephes mathematical library, ``logf``.
+    """
+    infinity = number(math.inf)
+
+    def special(v: Expr) -> Expr:
+        below = select(v == number(0.0), number(-math.inf), number(math.nan))
+        positive = select(v < infinity, _log_of_finite(v), infinity)
+        return select(v > number(0.0), positive, below)
+
+    return bind(x, special)
 
 
-def _hard_sigmoid(x: Any, attrs: Attrs) -> Any:
-    line = x * _f32(attrs.get("alpha", 0.2)) + _f32(attrs.get("beta", 0.5))
-    return te.max(te.min(line, _f32(1.0)), _f32(0.0))
+def _log_of_finite(x: Expr) -> Expr:
+    """The logarithm of a positive finite number: x = 2^n · (1 + f)."""
+
+    def combined(f: Expr, n: Expr) -> Expr:
+        square = f * f
+        tail = _polynomial(_LOG, f) * f * square + n * number(_LN2_LOW) - square * number(0.5)
+        return n * number(_LN2_HIGH) + (f + tail)
+
+    def split(bits: Expr, tiny: Expr) -> Expr:
+        # Counted from sqrt(1/2), the exponent's bits are n and the others those of the mantissa.
+        mantissa = _reinterpret((bits & 0x7FFFFF) + _SQRT_HALF_BITS, "float32")
+        exponent = (bits >> 23) - 127
+        n = exponent.astype("float32") - select(tiny, number(23.0), number(0.0))
+        return bind(mantissa - number(1.0), lambda f: bind(n, lambda n: combined(f, n)))
+
+    tiny = x < number(_SMALLEST_NORMAL)
+    normal = x * select(tiny, number(2.0**23), number(1.0))
+    bits = _reinterpret(normal, "int32") + (_ONE_BITS - _SQRT_HALF_BITS)
+    return bind(bits, lambda bits: split(bits, tiny), "int32")
 
 
-def _hard_swish(x: Any, attrs: Attrs) -> Any:
-    return x * te.max(te.min(x * _f32(1 / 6) + _f32(0.5), _f32(1.0)), _f32(0.0))
+def log1p_small(x: Expr) -> Expr:
+    """log(1 + x) for 0 ≤ x ≤ 1."""
+
+    def corrected(x: Expr, u: Expr) -> Expr:
+        # u is 1 + x rounded; the rounding error, relative to u, is what the logarithm lacks.
+        return _log_of_finite(u) + (x - (u - number(1.0))) / u
+
+    return bind(x, lambda x: bind(number(1.0) + x, lambda u: corrected(x, u)))
 
 
-def _leaky_relu(x: Any, attrs: Attrs) -> Any:
-    return tirx.Select(x >= _f32(0.0), x, x * _f32(attrs.get("alpha", 0.01)))
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + e^−x)."""
+    return number(1.0) / (number(1.0) + exp(number(0.0) - x))
 
 
-def _elu(x: Any, attrs: Attrs) -> Any:
-    alpha = _f32(attrs.get("alpha", 1.0))
-    return tirx.Select(x >= _f32(0.0), x, alpha * (exp(x) - _f32(1.0)))
+def tanh(x: Expr) -> Expr:
+    """The hyperbolic tangent: an odd polynomial near zero, 1 − 2 / (e^2x + 1) elsewhere."""
+
+    def small(x: Expr, square: Expr) -> Expr:
+        return x + x * square * _polynomial(_TANH, square)
+
+    def both(x: Expr) -> Expr:
+        large = number(1.0) - number(2.0) / (exp(x * number(2.0)) + number(1.0))
+        near = bind(x * x, lambda square: small(x, square))
+        return select(absolute(x) < number(0.625), near, large)
+
+    return bind(x, both)
 
 
-#: Unary operators: ``f(value, attrs)``.
-UNARY: dict[str, Callable[[Any, Attrs], Any]] = {
-    "relu": lambda x, a: te.max(x, _f32(0.0)),
-    "clip": _clip,
-    "sigmoid": lambda x, a: sigmoid(x),
-    "tanh": lambda x, a: tanh(x),
-    "silu": lambda x, a: x * sigmoid(x),
-    "leaky_relu": _leaky_relu,
-    "elu": _elu,
-    "hard_sigmoid": _hard_sigmoid,
-    "hard_swish": _hard_swish,
-    "exp": lambda x, a: exp(x),
-    "sqrt": lambda x, a: te.sqrt(x),
-    "neg": lambda x, a: _f32(0.0) - x,
-    "abs": lambda x, a: te.abs(x),
-    "reciprocal": lambda x, a: _f32(1.0) / x,
-    "log": lambda x, a: te.log(x),
-    "erf": lambda x, a: te.erf(x),
-    "softplus": lambda x, a: te.max(x, _f32(0.0)) + te.log(_f32(1.0) + exp(_f32(0.0) - te.abs(x))),
-}
+def softplus(x: Expr) -> Expr:
+    """log(1 + e^x) = max(x, 0) + log(1 + e^−|x|)."""
+    return bind(
+        x, lambda x: at_least(x, 0.0) + log1p_small(exp(number(0.0) - absolute(x)))
+    )
 
-#: Binary operators.
-BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "maximum": lambda a, b: te.max(a, b),
-    "minimum": lambda a, b: te.min(a, b),
-    "pow": lambda a, b: te.power(a, b),
-    "prelu": lambda a, b: tirx.Select(a >= _f32(0.0), a, a * b),
-}
+
+def erf(x: Expr) -> Expr:
+    """The error function, by libm."""
+    from tvmconv._tvm import te
+
+    return te.erf(x)

@@ -41,7 +41,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chain(names: Sequence[str], elements: int = 1000) -> Plan:
-    """A model that copies its input in, runs kernels of one input and one output, and copies out."""
+    """A model that copies its input in, runs kernels on it, and copies it out."""
     size = -(-elements * 4 // 64) * 64
     places = [TensorArgument("arena", (elements,), offset=k * size) for k in range(2)]
     steps: list[Step] = [CopyStep(TensorArgument("input", (elements,)), places[0])]

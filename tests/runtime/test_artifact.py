@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ import numpy as np
 import pytest
 
 from tvmconv.codegen import link
-from tvmconv.codegen.artifact import RUNTIME, write_artifact
+from tvmconv.codegen.artifact import RUNTIME, Format, write_artifact
 from tvmconv.codegen.plan import (
     BlockedTensor,
-    BorderStep,
     CopyStep,
-    KernelStep,
     PackStep,
     Plan,
     Port,
@@ -94,7 +91,7 @@ def test_a_c_program_runs_the_model_from_two_threads(
 def test_the_archive_defines_nothing_but_the_interface(
     build: Build, make_chain: Chain, triple: str, tmp_path: Path
 ) -> None:
-    """A program that has functions of the runtime's inner names links, and they are not mixed up."""
+    """A program that has functions of the runtime's inner names links, and keeps them."""
     build(tmp_path / "libmodel.a", make_chain(["twice", "scratch"]), format="static")
     clash = "int tvmconv_launch(void) { return 1; }\nint __tvm_ffi_twice(void) { return 1; }\n"
     clash += "void *__TVMBackendParallelLaunch; char tvmconv_weights[9];\n"
@@ -289,64 +286,19 @@ def test_builds_at_the_same_time_do_not_disturb_each_other(
     ["aarch64-linux-gnu.2.17", "arm-linux-gnueabihf", "riscv64-linux-gnu", "x86_64-linux-musl"],
 )
 @pytest.mark.parametrize("format", ["shared", "static"])
-def test_other_machines(tmp_path: Path, target: str, format: str) -> None:
+def test_other_machines(tmp_path: Path, target: str, format: Format) -> None:
     tensor = BlockedTensor((1, 20, 9, 9), block=16, lows=(1, 1), highs=(1, 1))
     source = TensorArgument("input", (1, 20, 9, 9))
     plan = Plan(tensor.nbytes, [Port("x", source.shape)], [], [PackStep(source, tensor)])
-    path = tmp_path / "m.out"
-    write_artifact(plan, [], np.ones(5), path, target_triple=target, format=format)  # type: ignore[arg-type]
+    path = tmp_path / ("libm.so" if format == "shared" else "libm.a")
+    write_artifact(plan, [], np.ones(5), path, target_triple=target, format=format)
     facts = inspect_artifact(path)
+    if "musl" not in target:  # of which zig would build the whole libc, for a minute
+        (tmp_path / "main.c").write_text(PROGRAM)
+        options = ["-O1", "-fno-sanitize=undefined", "-target", target, f"-I{RUNTIME}"]
+        _zig("cc", *options, "main.c", path, "-lpthread", "-o", "main", folder=tmp_path)
     assert facts["machine"] in (target.partition("-")[0], "x86-64")
     assert facts["weights_bytes"] == 40
     if not facts["machine"].startswith(("x86", "aarch64")):
-        with pytest.raises(InputError, match="is for|static"):
+        with pytest.raises(InputError, match=r"is for|static"):
             load(path)
-
-
-GOOD = TensorArgument("arena", (16,))
-BAD_PLANS: dict[str, tuple[Plan, int]] = {
-    r"step 0 \(k\): .* ends outside its 63": (Plan(63, [], [], [KernelStep("k", (GOOD,))]), 0),
-    "aligned memory": (Plan(640, [], [], [KernelStep("k", (replace(GOOD, offset=32),))]), 0),
-    "aligned memory, not .*input": (
-        Plan(64, [Port("x", (16,))], [], [KernelStep("k", (replace(GOOD, space="input"),))]),
-        0,
-    ),
-    "is not a name": (Plan(64, [], [], [KernelStep("a-b", (GOOD,))]), 0),
-    "'main' is not a name": (Plan(64, [], [], [KernelStep("main", (GOOD,))]), 0),
-    "sizes of .* differ": (
-        Plan(64, [Port("x", (15,))], [], [CopyStep(TensorArgument("input", (15,)), GOOD)]),
-        0,
-    ),
-    "weights.* ends outside its 4 bytes": (
-        Plan(64, [], [], [CopyStep(replace(GOOD, space="weights"), GOOD)]),
-        4,
-    ),
-    "index=1.* ends outside its -1": (
-        Plan(64, [Port("x", (16,))], [], [CopyStep(replace(GOOD, space="input", index=1), GOOD)]),
-        0,
-    ),
-    "do not hold the same": (
-        Plan(
-            1 << 20,
-            [Port("x", (1, 3, 4, 4))],
-            [],
-            [PackStep(TensorArgument("input", (1, 3, 4, 4)), BlockedTensor((1, 4, 4, 4)))],
-        ),
-        0,
-    ),
-    "border.* ends outside": (
-        Plan(100, [], [], [BorderStep(BlockedTensor((1, 3, 4, 4), block=4))]),
-        0,
-    ),
-    "without elements": (Plan(0, [Port("x", (1, 0))], [], []), 0),
-    "dtype 'complex64'": (Plan(0, [Port("x", (1,), "complex64")], [], []), 0),
-    "more than 256": (Plan(0, [Port(str(k), (1,)) for k in range(257)], [], []), 0),
-}
-
-
-@pytest.mark.parametrize("message", BAD_PLANS)
-def test_an_inconsistent_plan_is_refused(build: Build, tmp_path: Path, message: str) -> None:
-    plan, weights = BAD_PLANS[message]
-    with pytest.raises(ValueError, match=message):
-        build(tmp_path / "m.so", plan, bytes(weights))
-    assert list(tmp_path.iterdir()) == []

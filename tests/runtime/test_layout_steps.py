@@ -1,4 +1,4 @@
-"""PACK, UNPACK, BORDER and COPY against NumPy: exact, whatever the shape, halo, block or alignment."""
+"""PACK, UNPACK, BORDER and COPY against NumPy: exact for any shape, halo, block and alignment."""
 
 from __future__ import annotations
 

@@ -193,9 +193,7 @@ print("fine")
     assert result.stdout == "fine\n", result.stderr
 
 
-def test_threads_and_memory_go_when_an_instance_does(
-    small: Path, tmp_path: Path, x: Array
-) -> None:
+def test_threads_and_memory_go_when_an_instance_does(small: Path, tmp_path: Path, x: Array) -> None:
     path = tmp_path / "own-copy.so"
     path.write_bytes(small.read_bytes())
 

@@ -140,12 +140,12 @@ def run_block(run: Callable[[], object], protocol: Protocol, clock: Clock) -> li
 
 
 def order(turn: int, count: int) -> list[int]:
-    """Give the order of the contenders in a round: rotated, and backwards every other round.
+    """Give the order of a round: each starts one contender later, and every other runs backwards.
 
     So none is always first, and none always follows the same.
     """
-    rotated = [(turn + place) % count for place in range(count)]
-    return rotated[::-1] if turn % 2 else rotated
+    step = -1 if turn % 2 else 1
+    return [(turn + step * place) % count for place in range(count)]
 
 
 def measure(

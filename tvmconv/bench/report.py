@@ -13,8 +13,11 @@ from rich.text import Text
 from tvmconv.bench.harness import Protocol, Spread
 from tvmconv.bench.machine import Machine
 from tvmconv.bench.peak import Peak
+from tvmconv.problem import FLOP_PER_MAC
 
-FLOP_PER_MAC = 2
+#: Ratio up to which an A/A pair agrees on a quiet machine; calls below SHORT_MS scatter more.
+QUIET, QUIET_SHORT, SHORT_MS = 1.10, 1.15, 0.3
+NOISY = " NOISY: the machine does other work, measure again"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,12 @@ class ModelResult:
     def gflops(self) -> float | None:
         """Our speed in 10⁹ FLOP/s, where the multiply-accumulates are known."""
         return FLOP_PER_MAC * self.macs / self.time_ms / 1e6 if self.macs else None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the A/A pair differs by more than two equal things should on a quiet machine."""
+        limit = QUIET if self.time_ms >= SHORT_MS else QUIET_SHORT
+        return not 1 / limit <= self.noise.ratio <= limit
 
     def peer(self, name: str) -> PeerResult | None:
         """Give the result of a library, or None if it took no part."""
@@ -184,7 +193,7 @@ class BenchReport:
             f" triad {at.triad_gb_s:.1f} GB/s ({at.threads} threads)",
             f"{p.rounds} rounds of blocks of {p.block_s:g} s after {p.warmup} warm-up calls,"
             f" {p.pause_s:g} s pauses; median of medians; ×: the library's time over ours",
-            *(f"A/A {m.name}: {m.noise}" for m in self.models),
+            *(f"A/A {m.name}: {m.noise}{NOISY if m.noisy else ''}" for m in self.models),
             *(f"note: {line}" for line in self.problems),
         ]
 

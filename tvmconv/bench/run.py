@@ -19,9 +19,9 @@ from tvmconv.bench.machine import describe_machine, usable_cores, version_of
 from tvmconv.bench.model import BenchModel, Source, load_bench_model
 from tvmconv.bench.peak import measure_peak
 from tvmconv.bench.peers import Peer, PeerRefusal, find_peers
-from tvmconv.bench.report import FLOP_PER_MAC, BenchReport, ModelResult, PeerResult, StepTime
+from tvmconv.bench.report import BenchReport, ModelResult, PeerResult, StepTime
 from tvmconv.errors import InputError
-from tvmconv.problem import Problem
+from tvmconv.problem import FLOP_PER_MAC, Problem
 from tvmconv.target import Target
 
 OURS = "tvmconv"

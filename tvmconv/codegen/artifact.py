@@ -30,10 +30,10 @@ from tvmconv.codegen.plan import (
     Step,
     TensorArgument,
     UnpackStep,
-    check_plan,
     step_name,
 )
 from tvmconv.codegen.plan_c import METADATA_SYMBOL, WEIGHTS_SYMBOL, plan_source
+from tvmconv.codegen.plan_check import check_plan
 from tvmconv.files import check_output_file, replacing
 from tvmconv.runtime.elf import Machine
 from tvmconv.runtime.inspect import ABI_VERSION
@@ -129,7 +129,7 @@ def write_artifact(
     EnvironmentError_
         zig is missing or fails, the output may not be written, or the disk is full.
     ValueError
-        The plan is inconsistent (:func:`~tvmconv.codegen.plan.check_plan`).
+        The plan is inconsistent (:func:`~tvmconv.codegen.plan_check.check_plan`).
     """
     data = _as_bytes(weights)
     blob = Blob(".tvmconv.weights", WEIGHTS_SYMBOL, data, large=True)

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from tvmconv._tvm import TVMObject, te, tvm
+from tvmconv.autoschedule.space import space_for
 from tvmconv.codegen.tir import overlap_tails, retarget_output
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
@@ -19,11 +20,10 @@ def prim_func(spec: KernelSpec, symbol: str) -> TVMObject:
     return retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
 
 
-def scheduled(spec: KernelSpec, symbol: str, target: Target) -> TVMObject:
-    """The function of a kernel, scheduled for a target."""
-    from tvmconv.schedules import x86
-
-    return overlap_tails(x86.schedule(prim_func(spec, symbol), target).mod["main"])
+def scheduled(spec: KernelSpec, symbol: str, target: Target, rank: int = 0) -> TVMObject:
+    """The function of a kernel, with the schedule at a rank of its design space."""
+    sch = space_for(target).schedule(prim_func(spec, symbol), target, rank)
+    return overlap_tails(sch.mod["main"])
 
 
 def build(func: TVMObject, symbol: str, target: Target) -> TVMObject:

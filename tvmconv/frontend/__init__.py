@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tvmconv.errors import InputError
 from tvmconv.graph.ir import Graph
 
@@ -76,14 +78,22 @@ def load(
 
 def is_problem_text(text: str) -> bool:
     """Whether a string is meant as a problem: it has the form of one, and is no file."""
-    return re.match(r"[A-Za-z_]\w*:", text) is not None and not Path(text).exists()
+    if re.match(r"[A-Za-z_]\w*:", text) is None:
+        return False
+    try:
+        return not Path(text).exists()
+    except OSError:  # longer than a file's name can be
+        return True
 
 
 def drop_final_softmax(graph: Graph) -> Graph:
     """Return the graph with outputs taken before a last Softmax, which saturates.
 
-    Outputs that no Softmax makes stay. Networks are verified and compared on what this returns.
+    Outputs that no Softmax makes stay; one that comes twice then is given once. Networks are
+    verified and compared on what this returns.
     """
+    from tvmconv.frontend.simplify.rewrite import rebuild
+
     producers = graph.producers()
     outputs = []
     for value in graph.outputs:
@@ -92,8 +102,7 @@ def drop_final_softmax(graph: Graph) -> Graph:
             node = producers.get(node.inputs[0])
         softmax = node is not None and node.op in ("softmax", "log_softmax")
         outputs.append(node.inputs[0] if node is not None and softmax else value)
-    from tvmconv.frontend.simplify.rewrite import rebuild
-
+    outputs = list(dict.fromkeys(outputs))
     return rebuild(Graph(graph.name, graph.inputs, outputs, graph.nodes), graph.nodes, {})
 
 
@@ -116,7 +125,8 @@ def _load_onnx(
     if name == "model" and proto.graph.name:
         name = proto.graph.name
     try:
-        graph, budget = import_model(proto, file, name, batch, outputs)
+        with np.errstate(all="ignore"):  # infinities and NaN of constants are values like others
+            graph, budget = import_model(proto, file, name, batch, outputs)
+            return rewrite(graph, budget) if simplify else graph
     except UnicodeDecodeError:
         raise InputError(f"{file}: a name in it is not UTF-8") from None
-    return rewrite(graph, budget) if simplify else graph

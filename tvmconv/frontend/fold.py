@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import InputError
+from tvmconv.frontend.limits import MAX_ARITHMETIC
 from tvmconv.frontend.tensors import DTYPES, dtype_name
 from tvmconv.ops._shapes import broadcast, size
 
@@ -33,10 +34,12 @@ def _data(node: OnnxNode, index: int) -> Array:
     return value.data
 
 
-def _reserve(node: OnnxNode, builder: Builder, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+def _check_size(
+    node: OnnxNode, builder: Builder, shape: Sequence[int], dtype: np.dtype[Any]
+) -> None:
     """Refuse a result that is too large, before it is made."""
     try:
-        builder.budget.reserve(tuple(shape), dtype)
+        builder.budget.check(tuple(shape), dtype)
     except InputError as error:
         node.fail(str(error))
 
@@ -59,7 +62,7 @@ def _constant_of_shape(node: OnnxNode, builder: Builder) -> Value:
     fill = node.attrs.get("value", np.zeros(1, np.float32))
     if fill.size != 1:
         node.fail(f"attribute 'value' must have one element, has shape {fill.shape}")
-    _reserve(node, builder, shape, fill.dtype)
+    _check_size(node, builder, shape, fill.dtype)
     return builder.constant(np.full(shape, fill.reshape(()), fill.dtype))
 
 
@@ -83,7 +86,7 @@ def _gather(node: OnnxNode, builder: Builder) -> Value:
     if indices.size and not (-extent <= indices.min() and indices.max() < extent):
         node.fail(f"an index is outside axis {axis} of {extent}")
     shape = (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
-    _reserve(node, builder, shape, data.dtype)
+    _check_size(node, builder, shape, data.dtype)
     return builder.constant(np.take(data, indices, axis=axis))
 
 
@@ -106,9 +109,8 @@ def _cast_to(node: OnnxNode, builder: Builder, dtype: str) -> Value:
     data = _data(node, 0)
     if dtype == "bfloat16":
         node.fail("a cast to bfloat16 is not supported")
-    _reserve(node, builder, data.shape, np.dtype(dtype))
-    with np.errstate(all="ignore"):  # ONNX leaves what does not fit undefined
-        return builder.constant(data.astype(dtype))
+    _check_size(node, builder, data.shape, np.dtype(dtype))
+    return builder.constant(data.astype(dtype))
 
 
 def _range(node: OnnxNode, builder: Builder) -> Value:
@@ -119,7 +121,8 @@ def _range(node: OnnxNode, builder: Builder) -> Value:
     if not np.isfinite(steps):
         node.fail("start, limit and delta must be finite")
     count = max(0, int(np.ceil(steps)))
-    _reserve(node, builder, (count,), start.dtype)
+    if count > MAX_ARITHMETIC:
+        node.fail(f"makes {count} elements, more than {MAX_ARITHMETIC}")
     result = start[0] + np.arange(count).astype(start.dtype) * delta[0]
     return builder.constant(result.astype(start.dtype))
 
@@ -135,7 +138,7 @@ def _expand(node: OnnxNode, builder: Builder) -> Value:
     if shape == x.shape:
         return x
     data = _data(node, 0)
-    _reserve(node, builder, shape, data.dtype)
+    _check_size(node, builder, shape, data.dtype)
     return builder.constant(np.broadcast_to(data, shape).copy())
 
 
@@ -148,7 +151,7 @@ def _tile(node: OnnxNode, builder: Builder) -> Value:
         return x
     data = _data(node, 0)
     shape = [extent * count for extent, count in zip(data.shape, repeats, strict=True)]
-    _reserve(node, builder, shape, data.dtype)
+    _check_size(node, builder, shape, data.dtype)
     return builder.constant(np.tile(data, repeats))
 
 
@@ -164,16 +167,15 @@ def _compute(
     arrays: Sequence[Array],
     dtype: np.dtype[Any],
 ) -> Value:
-    """Broadcast, reserve and compute."""
+    """Broadcast, check the size and compute."""
     shape: tuple[int, ...] = ()
     try:
         for array in arrays:
             shape = broadcast(shape, array.shape)
     except InputError as error:
         node.fail(str(error))
-    _reserve(node, builder, shape, dtype)
-    with np.errstate(all="ignore"):
-        return builder.constant(np.asarray(function(*arrays)).astype(dtype))
+    _check_size(node, builder, shape, dtype)
+    return builder.constant(np.asarray(function(*arrays)).astype(dtype))
 
 
 def _numpy(function: Callable[..., Any], count: int, dtype: str | None = None) -> Importer:
@@ -210,8 +212,8 @@ def _reduce(function: Callable[..., Any], axes_input_since: int) -> Importer:
         if not data.size:
             node.fail("reduces a tensor of size 0")
         keepdims = bool(node.int_attr("keepdims", 1))
-        result = np.asarray(function(data, axis=taken, keepdims=keepdims)).astype(data.dtype)
-        return builder.constant(result)
+        result = np.asarray(function(data, axis=taken, keepdims=keepdims))
+        return builder.constant(result.astype(data.dtype))
 
     return importer
 

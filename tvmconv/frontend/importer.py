@@ -165,6 +165,7 @@ class _Import:
                 data = to_array(self.tensors[name])
             except InputError as error:
                 raise self.fail(f"initializer {quoted(name)}: {error}") from None
+            self.builder.budget.know(data)
             self.weight_bytes += data.nbytes
             if self.weight_bytes > MAX_WEIGHT_BYTES:
                 raise self.fail(f"has more than {MAX_WEIGHT_BYTES} bytes of weights")

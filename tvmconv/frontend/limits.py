@@ -26,9 +26,9 @@ MAX_ELEMENTS = 2**31 - 1
 MAX_RANK = 16
 #: Most bytes of weights that a file, with its external data, may carry.
 MAX_WEIGHT_BYTES = 4 * 2**30
-#: Bytes that folding may make on top of twice what the file carries: a kilobyte of ONNX can ask for
-#: weights by ConstantOfShape (vgg19 of the onnx package: 575 MB), but not for all of the memory.
-MAX_MADE_BYTES = 2**30
+#: Bytes of constants that may be made on top of twice what the file carries: a kilobyte of ONNX can
+#: ask for weights by ConstantOfShape (vgg19 of the onnx package: 575 MB), but not for all memory.
+MAX_MADE_BYTES = 3 * 2**28
 #: Most elements of a constant that takes arithmetic in float64; only weights are larger, and they
 #: are only reshaped, transposed, cut or scaled.
 MAX_ARITHMETIC = 2**24
@@ -83,9 +83,10 @@ class ConstantBudget:
     def __init__(self, file: str, carried: int = 0) -> None:
         self.file = file
         self.left = MAX_MADE_BYTES + 2 * carried
+        self._roots: dict[int, Array] = {}  # keeps them alive, or another could get the same id
 
-    def reserve(self, shape: Shape, dtype: np.dtype[Any]) -> None:
-        """Take a tensor's bytes from the budget before it is made.
+    def check(self, shape: Shape, dtype: np.dtype[Any]) -> None:
+        """Refuse a tensor for which nothing is left, before it is made.
 
         Raises
         ------
@@ -93,19 +94,40 @@ class ConstantBudget:
             If the shape is impossible or the budget is exhausted.
         """
         check_shape(shape, "constant", empty=True)
-        self.left -= size(shape) * dtype.itemsize
-        if self.left < 0:
-            raise InputError(
-                f"constant of shape {text(shape)} ({size(shape) * dtype.itemsize} bytes) exceeds "
-                "what a model may make of constants"
-            )
+        self._check_bytes(shape, size(shape) * dtype.itemsize)
 
-    def take(self, size: int) -> bool:
+    def know(self, array: Array) -> None:
+        """Note an array that the file carries; neither it nor views of it cost anything."""
+        root = _root(array)
+        self._roots[id(root)] = root
+
+    def charge(self, array: Array) -> None:
+        """Take an array's bytes, unless it is a view of one that is known.
+
+        Raises
+        ------
+        InputError
+            If the budget is exhausted.
+        """
+        root = _root(array)
+        if id(root) not in self._roots:
+            self._check_bytes(array.shape, root.nbytes)
+            self._roots[id(root)] = root
+            self.left -= root.nbytes
+
+    def take(self, count: int) -> bool:
         """Take that many bytes if they are left; used by rewrites that may as well not happen."""
-        if size > self.left:
+        if count > self.left:
             return False
-        self.left -= size
+        self.left -= count
         return True
+
+    def _check_bytes(self, shape: Shape, count: int) -> None:
+        if count > self.left:
+            raise InputError(
+                f"constant of shape {text(shape)} ({count} bytes) exceeds what a model may make of "
+                "constants"
+            )
 
     def fold(
         self, operator: Operator, arrays: Sequence[Any], attrs: Mapping[str, Any], shape: Shape
@@ -121,7 +143,14 @@ class ConstantBudget:
             largest = max(size(shape), *(array.size for array in arrays))
             if largest > MAX_ARITHMETIC:
                 raise InputError(f"constant expression of {largest} elements is too large to fold")
-        # Views cost nothing, but what follows may copy them.
-        self.reserve(shape, arrays[0].dtype)
+        if operator.name not in ("reshape", "transpose", "slice"):  # which make views
+            self.check(shape, arrays[0].dtype)
         result: Array = operator.reference(arrays, attrs)
         return result
+
+
+def _root(array: Array) -> Array:
+    """Return the array that holds the memory of a view."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

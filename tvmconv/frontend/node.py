@@ -175,6 +175,7 @@ class Builder:
         self.current: OnnxNode | None = None
         self.budget = budget or ConstantBudget(file)
         self._names = set(names)
+        self._counts: dict[str, int] = {}
 
     def emit(
         self,
@@ -214,17 +215,28 @@ class Builder:
             dtype = _common_dtype(inputs)
             if folds:
                 data = self.budget.fold(operator, [v.data for v in inputs], attrs, shape)
-                return self.constant(data, name)
         except InputError as error:
             self.fail(str(error))
+        if folds:
+            return self.constant(data, name)
         origin = self.current.name if self.current else op
         output = Value(self.unique(name or f"{origin}:{op}"), shape, dtype)
         self.nodes.append(Node(op, list(inputs), output, attrs, origin))
         return output
 
     def constant(self, array: Array, name: str | None = None) -> Value:
-        """Make a constant of an array (kept, not copied)."""
+        """Make a constant of an array (kept, not copied).
+
+        Raises
+        ------
+        InputError
+            If the model has made too many bytes of constants.
+        """
         array = np.asarray(array)
+        try:
+            self.budget.charge(array)
+        except InputError as error:
+            self.fail(str(error))
         origin = self.current.name if self.current else "constant"
         return Value(
             self.unique(name or f"{origin}:constant"), array.shape, array.dtype.name, array
@@ -244,10 +256,10 @@ class Builder:
 
     def unique(self, name: str) -> str:
         """Reserve a name that no other value of the graph has."""
-        candidate, count = name, 1
+        candidate = name
         while candidate in self._names:
-            candidate = f"{name}.{count}"
-            count += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
+            candidate = f"{name}.{self._counts[name]}"
         self._names.add(candidate)
         return candidate
 

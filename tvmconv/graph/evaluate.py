@@ -64,7 +64,8 @@ def trace(graph: Graph, inputs: Inputs, dtype: str = "float64") -> Iterator[tupl
             _constant(value, value.dtype if keep else dtype) if value.is_constant else values[value]
             for value in node.inputs
         ]
-        result = np.asarray(operator.reference(arrays, node.attrs))
+        with np.errstate(all="ignore"):  # infinities and NaN are results
+            result = np.asarray(operator.reference(arrays, node.attrs))
         yield node, result
         values[node.output] = result
         for value in node.inputs:

@@ -1,12 +1,14 @@
 """Fusion: what follows a kernel element by element is computed while its result is in registers.
 
-Three rewrites, in this order:
+Four rewrites, in this order:
 
-* a flatten before ``dense`` disappears: the dense layer becomes a convolution whose kernel covers
-  the whole map, so that the map never has to be brought into plain order;
-* every elementwise node becomes an ``elementwise`` node with a *program*, a list of steps;
-* a program joins the program of the node whose result it reads, if nothing else reads that: bias,
-  activation and residual addition thus become part of the convolution.
+* :func:`dense_on_maps`: a flatten before ``dense`` disappears: the dense layer becomes a convolution
+  whose kernel covers the whole map, so that the map never has to be brought into plain order;
+* :func:`as_programs`: every elementwise node becomes an ``elementwise`` node with a *program*, a list
+  of steps;
+* :func:`sink_reshapes`: a reshape before an elementwise node moves behind it, out of its way;
+* :func:`fuse_elementwise`: a program joins the program of the node whose result it reads, if nothing
+  else reads that: bias, activation and residual addition thus become part of the convolution.
 """
 
 from __future__ import annotations
@@ -38,23 +40,33 @@ FAMILY = frozenset(HOSTS - {"lrn", "elementwise"})
 
 def fuse(graph: Graph) -> Graph:
     """Return the graph with elementwise work fused into the kernels that feed it."""
-    nodes = [_as_program(node) for node in _dense_on_maps(graph)]
-    return _merge(Graph(graph.name, graph.inputs, graph.outputs, nodes))
+    for rewrite in (dense_on_maps, as_programs, sink_reshapes, fuse_elementwise):
+        graph = rewrite(graph)
+    return graph
 
 
-def _dense_on_maps(graph: Graph) -> list[Node]:
+def dense_on_maps(graph: Graph) -> Graph:
     """Replace ``dense(reshape(x))`` by a convolution over the whole map of ``x``."""
-    producers, consumers = graph.producers(), graph.consumers()
+    producers = graph.producers()
     nodes: list[Node] = []
     for node in graph.nodes:
         source = producers.get(node.inputs[0]) if node.op == "dense" else None
-        if source is None or source.op != "reshape" or not _flattens(source):
+        if source is not None and source.op == "reshape" and _flattens(source):
+            nodes.extend(_whole_map(node, source.inputs[0]))
+        else:
             nodes.append(node)
-            continue
-        nodes.extend(_whole_map(node, source.inputs[0]))
-        if len(consumers[source.output]) == 1 and source.output not in graph.outputs:
-            nodes.remove(source)
-    return nodes
+    return remove_dead(Graph(graph.name, graph.inputs, graph.outputs, nodes))
+
+
+def remove_dead(graph: Graph) -> Graph:
+    """Drop the nodes from which no output can be reached."""
+    wanted = set(graph.outputs)
+    nodes = []
+    for node in reversed(graph.nodes):
+        if node.output in wanted:
+            wanted.update(node.inputs)
+            nodes.append(node)
+    return Graph(graph.name, graph.inputs, graph.outputs, nodes[::-1])
 
 
 def _flattens(node: Node) -> bool:
@@ -94,56 +106,109 @@ def base_inputs(node: Node) -> int:
     return 1
 
 
-def _as_program(node: Node) -> Node:
-    """Turn an elementwise node into an ``elementwise`` node with a one-step program."""
-    attrs: dict[str, Any] = dict(node.attrs)
+def as_programs(graph: Graph) -> Graph:
+    """Turn every elementwise node into an ``elementwise`` node with a program."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        rank = len(node.output.shape)
+        found = _program(node)
+        if found is None:
+            nodes.append(node)
+            continue
+        x, steps, operands = found
+        per_channel = node.op in ("scale_shift", "prelu")
+        shapes = [_wide(value.shape, rank, per_channel) for value in operands]
+        aligned = [
+            _in_shape(value, shape, nodes) for value, shape in zip(operands, shapes, strict=True)
+        ]
+        attrs = {"program": steps}
+        nodes.append(Node("elementwise", [x, *aligned], node.output, attrs, node.name))
+    return Graph(graph.name, graph.inputs, graph.outputs, nodes)
+
+
+Program = tuple[Value, list[dict[str, Any]], list[Value]]
+
+
+def _program(node: Node) -> Program | None:
+    """Running value, steps and operands of an elementwise node; None if it is not elementwise."""
     if node.op in UNARY:
-        return _elementwise(node, node.inputs[0], [{"op": node.op, **attrs}], [])
+        return node.inputs[0], [{"op": node.op, **node.attrs}], []
     if node.op == "scale_shift":
-        x, scale, shift = node.inputs
         steps = [{"op": "mul", "operand": 0}, {"op": "add", "operand": 1}]
-        return _elementwise(node, x, steps, [_channels(v, len(x.shape)) for v in (scale, shift)])
+        return node.inputs[0], steps, node.inputs[1:]
     if node.op == "prelu":
-        x, slope = node.inputs
-        operand = _channels(slope, len(x.shape)) if len(slope.shape) == 1 else slope
-        return _elementwise(node, x, [{"op": "prelu", "operand": 0}], [operand])
-    if node.op in BINARY:
-        a, b = node.inputs
-        reverse = a.shape != node.output.shape or (a.is_constant and not b.is_constant)
-        if reverse and b.shape != node.output.shape:
-            return node
-        x, other = (b, a) if reverse else (a, b)
-        step: dict[str, Any] = {"op": node.op}
-        if reverse:
-            step["reverse"] = True
-        if other.data is not None and other.data.size == 1:
-            return _elementwise(node, x, [{**step, "scalar": float(other.data.reshape(-1)[0])}], [])
-        return _elementwise(node, x, [{**step, "operand": 0}], [_ranked(other, len(x.shape))])
-    return node
+        return _binary("prelu", *node.inputs, reverse=False)
+    if node.op not in BINARY:
+        return None
+    a, b = node.inputs
+    if b.shape == node.output.shape and (a.shape != b.shape or (a.is_constant > b.is_constant)):
+        return _binary(node.op, b, a, reverse=True)
+    return _binary(node.op, a, b, reverse=False) if a.shape == node.output.shape else None
 
 
-def _elementwise(
-    node: Node, x: Value, steps: list[dict[str, Any]], operands: list[Value]
-) -> Node:
-    return Node("elementwise", [x, *operands], node.output, {"program": steps}, node.name)
+def _binary(op: str, x: Value, other: Value, *, reverse: bool) -> Program:
+    """The program of one step with an operand, or with a number if that is all the operand is."""
+    step: dict[str, Any] = {"op": op, "reverse": True} if reverse else {"op": op}
+    if other.data is not None and other.data.size == 1:
+        return x, [{**step, "scalar": float(other.data.reshape(-1)[0])}], []
+    return x, [{**step, "operand": 0}], [other]
 
 
-def _channels(value: Value, rank: int) -> Value:
-    """View a per-channel vector (C,) as (1, C, 1, ...)."""
-    shape = (1, value.shape[0], *(1,) * (rank - 2))
-    data = None if value.data is None else value.data.reshape(shape)
-    return Value(f"{value.name}:channels", shape, value.dtype, data)
+def _wide(shape: tuple[int, ...], rank: int, per_channel: bool) -> tuple[int, ...]:
+    """A shape with as many axes as the result: (C,) is (1, C, 1, ...), others align at the end."""
+    if per_channel and len(shape) == 1:
+        return (1, shape[0], *(1,) * (rank - 2))
+    return (1,) * (rank - len(shape)) + shape
 
 
-def _ranked(value: Value, rank: int) -> Value:
-    """Give a constant as many axes as what it is combined with."""
-    if len(value.shape) == rank or value.data is None:
+def _in_shape(value: Value, shape: tuple[int, ...], nodes: list[Node]) -> Value:
+    """A value in another shape: a constant at once, a computed one by a reshape among ``nodes``."""
+    if value.shape == shape:
         return value
-    shape = (1,) * (rank - len(value.shape)) + value.shape
-    return Value(f"{value.name}:ranked", shape, value.dtype, value.data.reshape(shape))
+    name = f"{value.name}:{'x'.join(map(str, shape))}"
+    if value.data is not None:
+        return Value(name, shape, value.dtype, value.data.reshape(shape))
+    reshaped = Value(name, shape, value.dtype)
+    nodes.append(Node("reshape", [value], reshaped, {"shape": list(shape)}, name))
+    return reshaped
 
 
-def _merge(graph: Graph) -> Graph:
+def sink_reshapes(graph: Graph) -> Graph:
+    """Turn ``elementwise(reshape(x))`` into ``reshape(elementwise(x))`` where no operand minds.
+
+    That is so if there are none, or if all are constants and the reshape drops axes of extent 1
+    behind the others, as after a dense layer on a map.
+    """
+    readers = graph.consumers()
+    reshapes: dict[Value, Node] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        reshape = reshapes.get(node.inputs[0]) if node.op == "elementwise" else None
+        if reshape is not None and _sinks(reshape, node):
+            nodes.remove(reshape)
+            x = reshape.inputs[0]
+            inner = Value(f"{node.output.name}:{reshape.name}", x.shape, node.output.dtype)
+            missing = (1,) * (len(x.shape) - len(node.output.shape))
+            operands = [_in_shape(v, (*v.shape, *missing), []) for v in node.inputs[1:]]
+            nodes.append(Node("elementwise", [x, *operands], inner, node.attrs, node.name))
+            node = Node("reshape", [inner], node.output, reshape.attrs, reshape.name)
+        if node.op == "reshape" and len(readers.get(node.output, ())) == 1:
+            if node.output not in graph.outputs:
+                reshapes[node.output] = node
+        nodes.append(node)
+    return Graph(graph.name, graph.inputs, graph.outputs, nodes)
+
+
+def _sinks(reshape: Node, node: Node) -> bool:
+    """Whether an elementwise node can be computed in the shape before a reshape."""
+    before, after = reshape.inputs[0].shape, reshape.output.shape
+    if reshape.output in node.inputs[1:]:
+        return False
+    trailing = before == (*after, *(1,) * (len(before) - len(after)))
+    return len(node.inputs) == 1 or (trailing and all(v.is_constant for v in node.inputs[1:]))
+
+
+def fuse_elementwise(graph: Graph) -> Graph:
     """Let every elementwise node join the node whose result it reads, where that can be."""
     readers = graph.consumers()
     merged: list[Node] = []

@@ -1,9 +1,14 @@
 """Layout: every value gets its place in memory: blocks, halo, a slice of a concatenation.
 
-Activations of the convolution family lie in channel blocks through the whole graph; values are
-converted only where an operator cannot take blocks, and at the edges. A value that is read with
-padding gets a halo of zeros; a concatenation along the channels, if its parts start at whole
-blocks, is a buffer into whose slices the parts are written where they are made.
+Three rewrites, in this order; each takes and returns a graph whose nodes carry the layout of their
+result in ``attrs["layout"]``:
+
+* :func:`assign_layouts`: activations of the convolution family lie in channel blocks through the
+  whole graph, and values are converted only where an operator cannot take blocks, and at the
+  edges; a value that is read with padding gets a halo of zeros;
+* :func:`share_concatenations`: a concatenation along the channels, if its parts start at whole
+  blocks, is a buffer into whose slices the parts are written where they are made;
+* :func:`share_views`: a reshape, or a conversion that moves nothing, is the same memory.
 """
 
 from __future__ import annotations
@@ -12,16 +17,14 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tvmconv.graph.fuse import FAMILY, base_inputs
+from tvmconv.graph.blocks import assign_blocks
+from tvmconv.graph.fuse import FAMILY
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.layout import Layout
-from tvmconv.packing import packed_shapes
 from tvmconv.problem import Problem
 
-#: Operators whose result lies in blocks and whose input has to.
-_BLOCKED = FAMILY | {"lrn", "channel_shuffle"}
-#: Operators that read channels one by one, from plain tensors as well.
-_ANY_INPUT = frozenset({"conv", "dense"})
+#: Ranks for which the runtime has conversions between a plain tensor and a slice or a halo.
+_STRIDED_RANKS = range(2, 6)
 
 
 @dataclass(eq=False)
@@ -31,132 +34,89 @@ class Placed:
     Attributes
     ----------
     graph : Graph
-        With ``convert`` nodes (plain to blocked or back) and ``view`` nodes (the same memory).
+        With ``convert`` nodes (plain to blocked or back; of a constant: when it is compiled),
+        ``view`` nodes (the same memory) and ``join`` nodes (the parts are slices of the result).
     layouts : dict
-        Of every computed value and every constant operand of a program.
+        Of every computed value.
     buffer : dict
-        The value in whose buffer a value lies: itself, a concatenation, or what it is a view of.
+        The value in whose buffer a value lies: a concatenation, or what it is a view of.
     """
 
     graph: Graph
     layouts: dict[Value, Layout] = field(default_factory=dict)
     buffer: dict[Value, Value] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, graph: Graph) -> Placed:
+        """Read the layouts from the nodes' attributes, which lose them.
+
+        Raises
+        ------
+        ValueError
+            If a node has no layout.
+        """
+        placed = cls(Graph(graph.name, graph.inputs, graph.outputs, []))
+        for node in graph.nodes:
+            attrs = dict(node.attrs)
+            if "layout" not in attrs:
+                raise ValueError(f"{node.name} ({node.op}) has no layout")
+            placed.layouts[node.output] = _layout(node.output, attrs.pop("layout"))
+            placed.graph.nodes.append(Node(node.op, node.inputs, node.output, attrs, node.name))
+            if node.op == "view":
+                placed.buffer[node.output] = node.inputs[0]
+            if node.op == "join":
+                placed.buffer |= dict.fromkeys(node.inputs, node.output)
+        return placed
+
+    def to_graph(self) -> Graph:
+        """The graph with the layouts among the nodes' attributes."""
+        nodes = [
+            replace(node, attrs={**node.attrs, "layout": _attribute(self.layouts[node.output])})
+            for node in self.graph.nodes
+        ]
+        return replace(self.graph, nodes=nodes)
+
     def root(self, value: Value) -> Value:
         """Follow :attr:`buffer` to the value that owns the memory."""
-        while self.buffer.get(value, value) is not value:
+        while value in self.buffer:
             value = self.buffer[value]
         return value
 
 
+def _attribute(layout: Layout) -> dict[str, Any]:
+    """What a layout adds to its value's shape and dtype, as JSON."""
+    found: dict[str, Any] = {"block": layout.block}
+    if layout.has_halo:
+        found |= {"lows": list(layout.lows), "highs": list(layout.highs)}
+    if layout.slots:
+        found |= {"slots": layout.slots, "first": layout.first}
+    return found
+
+
+def _layout(value: Value, attribute: dict[str, Any]) -> Layout:
+    found = dict(attribute)
+    lows, highs = tuple(found.pop("lows", ())), tuple(found.pop("highs", ()))
+    return Layout(value.shape, lows=lows, highs=highs, dtype=value.dtype, **found)
+
+
 def place(graph: Graph, block: int) -> Placed:
-    """Give every value of a fused graph a layout.
+    """Give every value of a fused graph a layout, in blocks of so many channels."""
+    return Placed.of(share_views(share_concatenations(assign_layouts(graph, block))))
+
+
+def assign_layouts(graph: Graph, block: int) -> Graph:
+    """Choose blocks and halos.
 
     Parameters
     ----------
     graph : Graph
+        Fused.
     block : int
         Channels in a block.
     """
-    placed = _Placer(graph, block).run()
+    placed = Placed(*assign_blocks(graph, block))
     _halos(placed)
-    _share_concatenations(placed)
-    _share_views(placed)
-    return placed
-
-
-class _Placer:
-    """One walk over the graph that chooses blocked or plain for every value."""
-
-    def __init__(self, graph: Graph, block: int) -> None:
-        self.source = graph
-        self.block = block
-        self.nodes: list[Node] = []
-        self.layouts: dict[Value, Layout] = {}
-        self.converted: dict[tuple[Value, int], Value] = {}
-
-    def run(self) -> Placed:
-        """Rewrite every node over values of the layouts that it takes."""
-        for node in self.source.nodes:
-            self._place(node)
-        outputs = [self._as(v, self._plain_or_same(v)) for v in self.source.outputs]
-        graph = Graph(self.source.name, self.source.inputs, outputs, self.nodes)
-        return Placed(graph, self.layouts)
-
-    def _plain_or_same(self, value: Value) -> int:
-        """Outputs leave in any layout: the runtime unpacks them."""
-        return self.layouts[value].block if value in self.layouts else 1
-
-    def _place(self, node: Node) -> None:
-        rank = len(node.output.shape)
-        block = self._output_block(node)
-        if node.op in _BLOCKED:
-            taken = block
-            if node.op in _ANY_INPUT:
-                taken = self._plain_if_unblocked(node.inputs[0], block)
-            inputs = [self._as(node.inputs[0], taken), *self._rest(node, taken, block)]
-        elif node.op in ("elementwise", "concat"):
-            inputs = [self._as(v, block) for v in node.inputs]
-        else:
-            inputs = [self._as(v, 1) for v in node.inputs]
-        op = "view" if node.op == "reshape" else node.op
-        self.layouts[node.output] = Layout(node.output.shape, block if rank > 1 else 1)
-        self.nodes.append(Node(op, inputs, node.output, node.attrs, node.name))
-
-    def _output_block(self, node: Node) -> int:
-        """Block of a node's result."""
-        if node.op in _BLOCKED:
-            return self.block
-        if node.op == "elementwise" or (node.op == "concat" and node.attrs["axis"] == 1):
-            blocked = any(
-                self.layouts[v].block > 1 for v in node.inputs if v in self.layouts
-            )
-            return self.block if blocked else 1
-        return 1
-
-    def _plain_if_unblocked(self, value: Value, block: int) -> int:
-        """Keep what is already plain; bring a graph's input with few channels in plainly."""
-        if value in self.layouts:
-            return self.layouts[value].block
-        return 1 if len(value.shape) == 2 or value.shape[1] < block else block
-
-    def _rest(self, node: Node, taken: int, block: int) -> list[Value]:
-        """Weights and bias, packed if they are computed; operands of the program in blocks."""
-        base = base_inputs(node)
-        weights = node.inputs[1:base]
-        if not all(v.is_constant for v in weights):
-            weights = [
-                self._packed(node, role, v, taken, block)
-                for role, v in zip(("weight", "bias"), weights, strict=False)
-            ]
-        return [*weights, *(self._as(v, block) for v in node.inputs[base:])]
-
-    def _packed(self, node: Node, role: str, value: Value, taken: int, block: int) -> Value:
-        """A weight or bias that is known only at run time, packed by a kernel."""
-        attrs = {"problem": node.attrs["problem"], "host": node.op, "role": role}
-        attrs |= {"in_block": taken, "block": block}
-        shape = packed_shapes(node.op, Problem.parse(node.attrs["problem"]), taken, block)[role]
-        packed = Value(f"{node.name}:{role}", shape, value.dtype)
-        self.layouts[packed] = Layout(shape, dtype=value.dtype)
-        self.nodes.append(Node("pack_weight", [self._as(value, 1)], packed, attrs, node.name))
-        return packed
-
-    def _as(self, value: Value, block: int) -> Value:
-        """A value in the wanted block, converted if it has another."""
-        block = block if len(value.shape) > 1 else 1
-        if value.is_constant:
-            copy = Value(f"{value.name}:{block}", value.shape, value.dtype, value.data)
-            self.layouts[copy] = Layout(value.shape, block, dtype=value.dtype)
-            return copy
-        known = self.layouts.get(value)
-        if known is not None and known.block == block:
-            return value
-        if (value, block) not in self.converted:
-            copy = Value(f"{value.name}:{block}", value.shape, value.dtype)
-            self.layouts[copy] = Layout(value.shape, block, dtype=value.dtype)
-            self.converted[value, block] = copy
-            self.nodes.append(Node("convert", [value], copy, {}, value.name))
-        return self.converted[value, block]
+    return placed.to_graph()
 
 
 def window_halo(problem: Problem) -> tuple[list[int], list[int]]:
@@ -208,37 +168,30 @@ def _non_negative(graph: Graph) -> set[Value]:
     return known
 
 
-def _share_concatenations(placed: Placed) -> None:
+def share_concatenations(graph: Graph) -> Graph:
     """Let the parts of a concatenation along channels be slices of its buffer."""
-    readers = placed.graph.consumers()
+    placed = Placed.of(graph)
+    made = {n.output for n in graph.nodes if not (n.op == "convert" and n.inputs[0].is_constant)}
     # From the last to the first: a concatenation that is itself a part goes first into its whole.
     for node in reversed(placed.graph.nodes):
         layout = placed.layouts[node.output]
-        if node.op != "concat" or not _aligned(node, layout) or not _parts_free(placed, node):
-            continue
-        node.op = "join"
-        halo = layout
-        for part in node.inputs:
-            own = placed.layouts[part]
-            halo = halo.with_halo(own.lows, own.highs)
-        placed.layouts[node.output] = halo
-        for part in node.inputs:
-            placed.buffer[part] = node.output
+        if node.op == "concat" and _aligned(node, layout) and _parts_free(placed, node, made):
+            node.op = "join"
+            placed.buffer |= dict.fromkeys(node.inputs, node.output)
     _spread_slices(placed)
-    del readers
+    return placed.to_graph()
 
 
 def _aligned(node: Node, layout: Layout) -> bool:
     """Whether every part but the last fills whole slots, in blocks as in the result."""
     whole = all(v.shape[1] % layout.block == 0 for v in node.inputs[:-1])
-    return node.attrs["axis"] == 1 and whole and len(layout.shape) > 1
+    return node.attrs["axis"] == 1 and whole and len(layout.shape) in _STRIDED_RANKS
 
 
-def _parts_free(placed: Placed, node: Node) -> bool:
-    """Whether every part is made by a kernel, once, and is not yet a slice of something else."""
-    made = {n.output for n in placed.graph.nodes if n.op not in ("view",)}
+def _parts_free(placed: Placed, node: Node, made: set[Value]) -> bool:
+    """Whether every part is made at run time, once, and is not yet a slice of something else."""
     return len(set(node.inputs)) == len(node.inputs) and all(
-        v in made and v not in placed.buffer and not v.is_constant for v in node.inputs
+        v in made and v not in placed.buffer for v in node.inputs
     )
 
 
@@ -265,26 +218,40 @@ def _spread_slices(placed: Placed) -> None:
             first += own.own_slots
 
 
-def _share_views(placed: Placed) -> None:
-    """Let a reshape, or a conversion that moves nothing, be the same memory."""
+def share_views(graph: Graph) -> Graph:
+    """Let a reshape, or a conversion that moves nothing, be the same memory.
+
+    A reshape from one halo or slice into another goes through a compact copy: the runtime's
+    conversions have a compact tensor on one side.
+    """
+    placed = Placed.of(graph)
+    nodes: list[Node] = []
     for node in placed.graph.nodes:
-        if node.op not in ("view", "convert"):
-            continue
         source = node.inputs[0]
-        if source not in placed.layouts or node.output in placed.buffer:
-            if node.op == "view":
-                node.op = "reshape"
-            continue
-        old, new = placed.layouts[source], placed.layouts[node.output]
-        if old.has_halo or new.has_halo or old.slots or new.slots:
-            node.op = "reshape" if node.op == "view" else "convert"
-        elif node.op == "view" or _same_order(old, new):
-            node.op = "view"
-            placed.buffer[node.output] = source
+        old, new = placed.layouts.get(source), placed.layouts[node.output]
+        if node.op in ("reshape", "convert") and old is not None and not source.is_constant:
+            if _compact(old) and _compact(new):
+                if node.output not in placed.buffer and _same_order(node, old, new):
+                    node.op = "view"
+            elif not _compact(old) and not _compact(new):
+                copy = Value(f"{source.name}:compact", source.shape, source.dtype)
+                placed.layouts[copy] = Layout(source.shape, dtype=source.dtype)
+                nodes.append(Node("convert", [source], copy, {}, node.name))
+                node.inputs = [copy]
+        nodes.append(node)
+    placed.graph.nodes = nodes
+    return placed.to_graph()
 
 
-def _same_order(old: Layout, new: Layout) -> bool:
-    """Whether the elements of a plain and a blocked tensor lie in the same order."""
+def _compact(layout: Layout) -> bool:
+    """Whether a tensor has a buffer without a halo to itself."""
+    return not layout.has_halo and not layout.slots
+
+
+def _same_order(node: Node, old: Layout, new: Layout) -> bool:
+    """Whether the elements of two compact tensors lie in the same order."""
+    if node.op == "reshape":
+        return True
     single = math.prod(old.shape[2:]) == 1
     whole = old.shape[1] % max(old.block, new.block) == 0
     return single and (whole or (old.shape[0] == 1 and new.block == 1))

@@ -25,6 +25,7 @@ from tvmconv.graph.layout import Placed
 from tvmconv.graph.memory import Lifetime, aligned, assign_offsets
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
+from tvmconv.problem import Problem
 
 #: Nodes that cost nothing: their result is memory that something else writes.
 _FREE = frozenset({"view", "join"})
@@ -34,26 +35,26 @@ class Weights:
     """The constants of a model, packed, one after the other at aligned offsets."""
 
     def __init__(self) -> None:
-        self.arrays: list[np.ndarray[Any, Any]] = []
-        self.offsets: list[int] = []
-        self.size_bytes = 0
-        self._known: dict[tuple[int, str], list[TensorArgument]] = {}
+        self._image = bytearray()
+        self._known: dict[tuple[Any, ...], list[TensorArgument]] = {}
 
-    def add(self, array: np.ndarray[Any, Any]) -> TensorArgument:
-        """Append an array and return where it lies."""
-        array = np.ascontiguousarray(array)
-        argument = TensorArgument("weights", array.shape, str(array.dtype), self.size_bytes)
-        self.arrays.append(array)
-        self.offsets.append(self.size_bytes)
-        self.size_bytes += aligned(array.nbytes)
+    def add(
+        self, key: tuple[Any, ...], pack: Callable[[], list[np.ndarray[Any, Any]]]
+    ) -> list[TensorArgument]:
+        """Append arrays, unless those of that key are there, and return where they lie."""
+        if key not in self._known:
+            self._known[key] = [self._append(np.ascontiguousarray(array)) for array in pack()]
+        return self._known[key]
+
+    def _append(self, array: np.ndarray[Any, Any]) -> TensorArgument:
+        argument = TensorArgument("weights", array.shape, str(array.dtype), len(self._image))
+        self._image += array.reshape(-1).view(np.uint8).data
+        self._image += bytes(aligned(len(self._image)) - len(self._image))
         return argument
 
-    def image(self) -> np.ndarray[Any, Any]:
-        """All of it as bytes."""
-        image = np.zeros(self.size_bytes, np.uint8)
-        for offset, array in zip(self.offsets, self.arrays, strict=True):
-            image[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
-        return image
+    def image(self) -> bytearray:
+        """All of it as bytes, not copied."""
+        return self._image
 
 
 @dataclass
@@ -204,7 +205,10 @@ class _Lowerer:
             packed = [self.weights.add(a) for a in PACK[node.op](spec, [_data(v) for v in constants])]
         arguments = [argument for _, argument in places]
         call = (arguments[0], *packed, *arguments[1:])
-        self.steps.append(KernelStep(name, tuple(call), node.name))
+        macs = 0
+        if base_inputs(node) > 1 and node.op != "pack_weight":
+            macs = Problem.parse(node.attrs["problem"]).macs
+        self.steps.append(KernelStep(name, tuple(call), node.name, node.op, macs))
         del layouts
 
     def _place(self, value: Value) -> tuple[Layout, TensorArgument]:

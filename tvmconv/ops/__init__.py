@@ -26,6 +26,7 @@ import numpy.typing as npt
 from tvmconv.errors import InputError
 
 if TYPE_CHECKING:
+    from tvmconv.kernel import KernelSpec
     from tvmconv.ops.options import Option
     from tvmconv.problem import Problem
 
@@ -115,6 +116,24 @@ class Family:
 
 
 @dataclass(frozen=True)
+class PackedWeight:
+    """The order in which a kernel reads its weight, as the channel blocks of x and y make it.
+
+    Attributes
+    ----------
+    shape : callable
+        ``shape(problem, in_block, block)``: shape of the packed weight, ``block`` last.
+    element : callable
+        ``element(problem, in_block, block, source, index)``: the TE expression of one element of
+        the packed weight, for weights that are known only at run time; ``source`` is a tensor of
+        the weight's own shape. Padding is 0. The same as what ``Operator.pack`` does in NumPy.
+    """
+
+    shape: Callable[[Problem, int, int], Shape]
+    element: Callable[[Problem, int, int, Any, Sequence[Any]], Any]
+
+
+@dataclass(frozen=True)
 class Operator:
     """One operator.
 
@@ -140,7 +159,23 @@ class Operator:
     family : Family or None
         What a Problem has to know; None for operators that exist in graphs only.
     compute : callable or None
-        The tensor expression; imports TVM when it is called.
+        ``compute(spec)``: the tensor expression of a kernel, as a list of tensors in the order of
+        the kernel's arguments: ``x``, what ``pack`` gives, the other inputs, the output. Imports
+        TVM when it is called. None for operators that never are a kernel of their own.
+    pack : callable or None
+        ``pack(spec, constants)``: the arrays that the kernel reads for the constant inputs.
+    packed_weight : PackedWeight or None
+        For operators whose weight may also be known only at run time.
+    expression : callable or None
+        Of operators that work element by element and so can be a step of a fused program:
+        ``expression(value, attrs)`` or ``expression(a, b)`` is the TE expression of one element.
+    layout : {"plain", "same", "blocked", "any"}
+        Where channels may lie in blocks: nowhere; in every tensor if they do in one input; in
+        every tensor, always; always in the output, while x is read in either form.
+    takes_program : bool
+        Whether the kernel can apply a fused program to its result while that is in registers.
+    internal : bool
+        Whether only graph passes make such nodes; :func:`operators` leaves them out.
     """
 
     name: str
@@ -152,7 +187,13 @@ class Operator:
     cases: tuple[Case, ...] = ()
     bad_cases: tuple[BadCase, ...] = ()
     family: Family | None = None
-    compute: Callable[..., Any] | None = None
+    compute: Callable[[KernelSpec], list[Any]] | None = None
+    pack: Callable[[KernelSpec, Sequence[Array]], list[Array]] | None = None
+    packed_weight: PackedWeight | None = None
+    expression: Callable[..., Any] | None = None
+    layout: Literal["plain", "same", "blocked", "any"] = "plain"
+    takes_program: bool = False
+    internal: bool = False
 
 
 _OPERATORS: dict[str, Operator] = {}
@@ -188,9 +229,15 @@ def _discover() -> None:
 
 
 def operators() -> dict[str, Operator]:
-    """Every operator by name, in alphabetical order."""
+    """Every operator that a model can have by name, in alphabetical order."""
     _discover()
-    return dict(sorted(_OPERATORS.items()))
+    return {name: op for name, op in sorted(_OPERATORS.items()) if not op.internal}
+
+
+def names(condition: Callable[[Operator], bool]) -> frozenset[str]:
+    """Names of the operators that fulfil a condition, internal ones included."""
+    _discover()
+    return frozenset(name for name, op in _OPERATORS.items() if condition(op))
 
 
 def importers() -> dict[str, Importer]:

@@ -6,13 +6,14 @@ The sum over a window is divided by the number of its taps inside the input, or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.ops import Array, Float64, importing, max_pool, windows
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import Array, Float64, expressions, importing, max_pool, windows
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -41,6 +42,43 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     axes = tuple(range(-problem.rank, 0))
     view = shared.window_view(problem, shared.padded(problem, np.asarray(arrays["x"]), 0.0))
     return np.asarray(view.sum(axis=axes) / divisors(problem))
+
+
+def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
+    """Reciprocals of the divisors (*out_spatial), unless all of them are equal."""
+    counts = divisors(Problem.parse(spec.attrs["problem"]))
+    return [] if np.ptp(counts) == 0 else [(1.0 / counts).astype(np.float32)]
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """The sum over the taps ``rk0`` …, times the reciprocal of its divisor.
+
+    Arguments are ``x``, the table of :func:`pack` if there is one, the program's operands, and the
+    output. The halo must hold zeros.
+    """
+    from tvmconv._tvm import te, tirx
+
+    p = Problem.parse(spec.attrs["problem"])
+    counts = divisors(p)
+    table = None if np.ptp(counts) == 0 else te.placeholder(counts.shape, name="reciprocal")
+    x_layout, out = spec.inputs[0], spec.output
+    x = expressions.placeholder(x_layout, "x")
+    taps = expressions.tap_axes(p)
+
+    def body(*index: Any) -> Any:
+        n, slot, *position, lane = index
+        place = expressions.window(p, position, taps)
+        return te.sum(x_layout.at_slot(x, n, slot, place, (lane,)), axis=taps)
+
+    pool = te.compute(out.iteration_shape, body, name="pool", attrs={KIND: "window"})
+
+    def mean(*index: Any) -> Any:
+        if table is None:
+            return pool(*index) * tirx.const(1.0 / float(counts.flat[0]), "float32")
+        return pool(*index) * table[tuple(index[2:-1])]
+
+    operands, output = expressions.finish(spec, mean)
+    return [x, *([] if table is None else [table]), *operands, output]
 
 
 def import_average_pool(node: OnnxNode, builder: Builder) -> Value:
@@ -101,4 +139,6 @@ shared.register_family(
     onnx={"AveragePool": import_average_pool},
     cases=CASES,
     bad_cases=BAD_CASES,
+    compute=compute,
+    pack=pack,
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv import te_math
 from tvmconv.errors import InputError
-from tvmconv.ops import BadCase, Case, Importer, Operator, register
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import BadCase, Case, Importer, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, broadcast, expect_inputs
 
 if TYPE_CHECKING:
@@ -35,14 +38,17 @@ def _power(a: Array, b: Array) -> Array:
     return np.power(a.astype(np.float64), b.astype(np.float64))
 
 
-FUNCTIONS: dict[str, tuple[str, Callable[[Array, Array], Array]]] = {
-    "add": ("a + b", np.add),
-    "sub": ("a - b", np.subtract),
-    "mul": ("a · b", np.multiply),
-    "div": ("a / b", _divide),
-    "maximum": ("max(a, b)", np.maximum),
-    "minimum": ("min(a, b)", np.minimum),
-    "pow": ("a ^ b", _power),
+#: name -> (formula, function of arrays, TE expression of two elements)
+FUNCTIONS: dict[
+    str, tuple[str, Callable[[Array, Array], Array], Callable[[Any, Any], Any]]
+] = {
+    "add": ("a + b", np.add, operator.add),
+    "sub": ("a - b", np.subtract, operator.sub),
+    "mul": ("a · b", np.multiply, operator.mul),
+    "div": ("a / b", _divide, operator.truediv),
+    "maximum": ("max(a, b)", np.maximum, te_math.maximum),
+    "minimum": ("min(a, b)", np.minimum, te_math.minimum),
+    "pow": ("a ^ b", _power, te_math.power),
 }
 
 
@@ -61,6 +67,21 @@ def _make_reference(
             return np.asarray(function(a, b)).astype(a.dtype, copy=False)
 
     return reference
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """``f(a, b)`` with both inputs broadcast: for what fusion leaves, broadcast both ways."""
+    from tvmconv._tvm import te
+
+    a, b = (expressions.placeholder(v, n) for v, n in zip(spec.inputs, "ab", strict=True))
+    of_a, of_b = spec.inputs
+    out, function = spec.output, FUNCTIONS[spec.op][2]
+
+    def body(*index: Any) -> Any:
+        left = expressions.operand_at(a, of_a, out, index)
+        return function(left, expressions.operand_at(b, of_b, out, index))
+
+    return [a, b, te.compute(out.iteration_shape, body, name="output", attrs={KIND: "map"})]
 
 
 def _pair(op: str) -> Importer:
@@ -122,7 +143,7 @@ BAD_CASES = (
     BadCase("takes 2 inputs, has 1", shapes=((1, 3),)),
 )
 
-for _name, (_formula, _function) in FUNCTIONS.items():
+for _name, (_formula, _function, _expression) in FUNCTIONS.items():
     register(
         Operator(
             name=_name,
@@ -132,5 +153,7 @@ for _name, (_formula, _function) in FUNCTIONS.items():
             onnx=IMPORTERS[_name],
             cases=CASES,
             bad_cases=BAD_CASES,
+            compute=compute,
+            expression=_expression,
         )
     )

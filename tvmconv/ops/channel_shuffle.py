@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import InputError
-from tvmconv.ops import BadCase, Case, Operator, register
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, expect_inputs, integer, text
 
 Array = npt.NDArray[Any]
@@ -41,6 +42,24 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     )
 
 
+def compute(spec: KernelSpec) -> list[Any]:
+    """Read channel ``c % groups * (C / groups) + c // groups`` for each channel c."""
+    from tvmconv._tvm import te
+
+    layout, out = spec.inputs[0], spec.output
+    x = expressions.placeholder(layout, "x")
+    groups, channels = spec.attrs["groups"], layout.shape[1]
+
+    def body(*index: Any) -> Any:
+        n, slot, *position, lane = index
+        # Lanes past the last channel read that one: their results are never read.
+        channel = te.min(slot * out.block + lane, channels - 1)
+        source = channel % groups * (channels // groups) + channel // groups
+        return layout.at(x, n, source, position)
+
+    return [x, te.compute(out.iteration_shape, body, name="output", attrs={KIND: "map"})]
+
+
 OPERATOR = register(
     Operator(
         name="channel_shuffle",
@@ -57,5 +76,7 @@ OPERATOR = register(
             BadCase("'groups' 0 does not divide 8", shapes=((1, 8, 2, 2),), attrs={"groups": 0}),
             BadCase("needs a channel axis", shapes=((8,),), attrs={"groups": 2}),
         ),
+        compute=compute,
+        layout="blocked",
     )
 )

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import InputError
-from tvmconv.ops import BadCase, Case, Operator, register
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, axis_in, integer, text
 
 if TYPE_CHECKING:
@@ -37,6 +38,36 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     """Concatenate."""
     return np.concatenate(list(arrays), axis=attrs["axis"])
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """Every element from the part in which it lies.
+
+    Only concatenations whose parts cannot be slices of the result are kernels.
+    """
+    from tvmconv._tvm import te, tirx
+
+    parts = [expressions.placeholder(v, f"part{k}") for k, v in enumerate(spec.inputs)]
+    out, axis = spec.output, spec.attrs["axis"]
+
+    def body(*index: Any) -> Any:
+        place = list(index)
+        if out.block > 1:
+            place = [index[0], index[1] * out.block + index[-1], *index[2:-1]]
+        value, end = None, out.shape[axis]
+        for tensor, layout in zip(reversed(parts), reversed(spec.inputs), strict=True):
+            extent = layout.shape[axis]
+            near = te.max(te.min(place[axis] - (end - extent), extent - 1), 0)
+            element = expressions.element(
+                tensor, layout, [*place[:axis], near, *place[axis + 1 :]]
+            )
+            inside = place[axis] < end
+            value = element if value is None else tirx.if_then_else(inside, element, value)
+            end -= extent
+        return value
+
+    output = te.compute(out.iteration_shape, body, name="output", attrs={KIND: "map"})
+    return [*parts, output]
 
 
 def _import(node: OnnxNode, builder: Builder) -> Value:
@@ -78,5 +109,7 @@ OPERATOR = register(
                 attrs={"axis": 1},
             ),
         ),
+        compute=compute,
+        layout="same",
     )
 )

@@ -6,13 +6,14 @@ Standard, strided, dilated, grouped and pointwise, over one to three spatial axe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.ops import Array, Family, Float64, Shape, importing
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import Array, Family, Float64, Shape, channels, expressions, importing
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -59,6 +60,75 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     """Output before the activation."""
     y = correlate(problem, arrays["x"], np.asarray(arrays["weight"], np.float64))
     return shared.add_bias(problem, y, arrays)
+
+
+#: Terms that one chain of additions sums; longer sums are sums of such sums.
+_CHAIN = 1024
+
+
+def summed_together(trips: int, terms: int) -> int:
+    """How many trips of ``terms`` terms one chain of additions takes: a divisor of ``trips``.
+
+    The error of a chain of K random terms grows as √K; a sum of sums has that of the shorter
+    chains, at the price of one more addition a chain.
+    """
+    if trips * terms <= 2 * _CHAIN:
+        return trips
+    fitting = [d for d in range(1, trips + 1) if trips % d == 0 and d * terms <= _CHAIN]
+    return max(fitting, default=1)
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """The contraction over ``rc`` (trips over channels), ``rk0`` … (taps) and ``ri`` (inner channels).
+
+    Arguments are ``x``, the weight of :func:`tvmconv.ops.channels.packed_shape`, the bias
+    (slots, block) if there is one, the operands of the program, and the output.
+    """
+    from tvmconv._tvm import te
+
+    p = Problem.parse(spec.attrs["problem"])
+    x_layout, block = spec.inputs[0], spec.output.block
+    plan = channels.channel_plan(p, x_layout.block, block)
+    x = expressions.placeholder(x_layout, "x")
+    weight = te.placeholder(channels.packed_shape(p, x_layout.block, block), name="weight")
+    bias = te.placeholder((spec.output.own_slots, block), name="bias") if p.bias else None
+    together = summed_together(plan.trips, plan.step * prod(p.kernel))
+    rc, rk = te.reduce_axis((0, together), "rc"), expressions.tap_axes(p)
+    ri = te.reduce_axis((0, plan.step), "ri")
+
+    def terms(index: tuple[Any, ...], first_trip: Any) -> Any:
+        n, slot, *position, lane = index
+        trip = first_trip + rc
+        channel = channels.channel_start(p, plan, slot, block) + trip * plan.step + ri
+        element = x_layout.at(x, n, channel, expressions.window(p, position, rk))
+        return te.sum(element * weight[(slot, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
+
+    result = _summed(spec.output.iteration_shape, terms, plan.trips, together)
+    operands, output = expressions.finish(spec, lambda *index: result(*index), bias)
+    return [x, weight, *([] if bias is None else [bias]), *operands, output]
+
+
+def _summed(shape: Shape, terms: Callable[..., Any], trips: int, together: int) -> Any:
+    """The whole sum of each output element, in one chain of additions or as a sum of parts."""
+    from tvmconv._tvm import te
+
+    kind = {KIND: "contraction"}
+    if together == trips:
+        return te.compute(shape, lambda *index: terms(index, 0), name="conv", attrs=kind)
+    parts = trips // together
+    part = te.compute(
+        (parts, *shape),
+        lambda number, *index: terms(index, number * together),
+        name="part",
+        attrs=kind,
+    )
+    ro = te.reduce_axis((0, parts), "ro")
+    return te.compute(
+        shape,
+        lambda *index: te.sum(part(ro, *index), axis=ro),
+        name="conv",
+        attrs={KIND: "total"},
+    )
 
 
 def import_conv(node: OnnxNode, builder: Builder) -> Value:
@@ -167,4 +237,8 @@ shared.register_family(
     onnx={"Conv": import_conv},
     cases=CASES,
     bad_cases=BAD_CASES,
+    compute=compute,
+    pack=channels.pack,
+    packed_weight=channels.PACKED_WEIGHT,
+    layout="any",
 )

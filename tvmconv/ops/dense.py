@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tvmconv.ops import Array, Family, Float64, Shape, importing
+from tvmconv.ops import Array, Family, Float64, Shape, channels, conv, importing
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -146,4 +146,8 @@ shared.register_family(
     onnx={"Gemm": import_gemm, "MatMul": import_matmul},
     cases=CASES,
     bad_cases=BAD_CASES,
+    compute=conv.compute,
+    pack=channels.pack,
+    packed_weight=channels.PACKED_WEIGHT,
+    layout="any",
 )

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from tvmconv.ops import Array, Float64, conv
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import Array, Float64, PackedWeight, Shape, conv, expressions
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -36,6 +38,67 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     """Output before the activation."""
     y = correlate(problem, arrays["x"], np.asarray(arrays["weight"], np.float64))
     return shared.add_bias(problem, y, arrays)
+
+
+def packed_shape(problem: Problem, in_block: int, block: int) -> Shape:
+    """Shape of the packed weight: (slots, *kernel, block)."""
+    return (-(-problem.co // block), *problem.kernel, block)
+
+
+def packed_element(
+    problem: Problem, in_block: int, block: int, source: Any, index: Sequence[Any]
+) -> Any:
+    """Element of the packed weight as an expression of the weight as ONNX has it."""
+    from tvmconv._tvm import te, tirx
+
+    slot, *taps, lane = index
+    co = slot * block + lane
+    element = source[(te.min(co, problem.co - 1), 0, *taps)]
+    return tirx.if_then_else(co < problem.co, element, 0.0)
+
+
+def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
+    """Weight as :func:`packed_shape` says and bias (slots, block), both padded with 0."""
+    problem = Problem.parse(spec.attrs["problem"])
+    block, slots = spec.output.block, spec.output.own_slots
+    wide = np.zeros((slots * block, *problem.kernel), constants[0].dtype)
+    wide[: problem.co] = constants[0].reshape(problem.co, *problem.kernel)
+    packed = np.moveaxis(wide.reshape(slots, block, *problem.kernel), 1, -1)
+    biases = (expressions.pack_channels(bias, slots, block) for bias in constants[1:])
+    return [np.ascontiguousarray(packed), *biases]
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """The sum over the taps ``rk0`` …, channel by channel.
+
+    Arguments are ``x``, the weight of :func:`packed_shape`, the bias (slots, block) if there is
+    one, the operands of the program, and the output.
+    """
+    from tvmconv._tvm import te
+
+    p = Problem.parse(spec.attrs["problem"])
+    x_layout, out = spec.inputs[0], spec.output
+    x = expressions.placeholder(x_layout, "x")
+    shape = packed_shape(p, x_layout.block, out.block)
+    weight = te.placeholder(shape, name="weight")
+    bias = te.placeholder((out.own_slots, out.block), name="bias") if p.bias else None
+    taps = expressions.tap_axes(p)
+    multiplier = p.co // p.ci
+
+    def body(*index: Any) -> Any:
+        n, slot, *position, lane = index
+        place = expressions.window(p, position, taps)
+        if multiplier == 1 and x_layout.block == out.block:
+            element = x_layout.at_slot(x, n, slot, place, (lane,))
+        else:
+            # Lanes past the last channel read that one: their results are never read.
+            channel = te.min((slot * out.block + lane) // multiplier, p.ci - 1)
+            element = x_layout.at(x, n, channel, place)
+        return te.sum(element * weight[(slot, *taps, lane)], axis=taps)
+
+    conv = te.compute(out.iteration_shape, body, name="depthwise", attrs={KIND: "window"})
+    operands, output = expressions.finish(spec, lambda *index: conv(*index), bias)
+    return [x, weight, *([] if bias is None else [bias]), *operands, output]
 
 
 FAMILY = replace(
@@ -78,4 +141,7 @@ shared.register_family(
     onnx={},
     cases=CASES,
     bad_cases=BAD_CASES,
+    compute=compute,
+    pack=pack,
+    packed_weight=PackedWeight(packed_shape, packed_element),
 )

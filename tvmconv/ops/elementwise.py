@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv import te_math
 from tvmconv.errors import InputError
 from tvmconv.ops import BadCase, Case, Importer, Operator, register
 from tvmconv.ops._shapes import Shape, expect_inputs, number
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Attrs = Mapping[str, Any]
-Function = Callable[[Array, Attrs], Array]
 
 #: What ONNX means by a bound of Clip that is left out: the finite limits of float32.
 FLOAT32_MAX = 3.4028234663852886e38
@@ -37,41 +38,106 @@ def _hard_sigmoid(x: Array, a: Attrs) -> Array:
     return np.asarray(np.clip(a["alpha"] * x + a["beta"], 0.0, 1.0))
 
 
-#: name -> (formula, names of its attributes, function of a float64 array)
-FUNCTIONS: dict[str, tuple[str, tuple[str, ...], Function]] = {
-    "relu": ("max(x, 0)", (), lambda x, a: np.maximum(x, 0.0)),
-    "sigmoid": ("1 / (1 + exp(-x))", (), lambda x, a: _sigmoid(x)),
-    "tanh": ("tanh(x)", (), lambda x, a: np.tanh(x)),
-    "clip": (
+@dataclass(frozen=True)
+class Function:
+    """A function of one element.
+
+    Attributes
+    ----------
+    formula : str
+        For people.
+    reference : callable
+        ``reference(array, attrs)`` of a float64 array.
+    expression : callable
+        ``expression(value, attrs)``: the TE expression.
+    keys : tuple of str
+        Names of the attributes, all of them numbers.
+    """
+
+    formula: str
+    reference: Callable[[Array, Attrs], Array]
+    expression: Callable[[Any, Attrs], Any]
+    keys: tuple[str, ...] = ()
+
+
+def _clip(x: Any, attrs: Attrs) -> Any:
+    low, high = attrs["min"], attrs["max"]
+    x = te_math.at_least(x, low) if low > -FLOAT32_MAX else x
+    return te_math.at_most(x, high) if high < FLOAT32_MAX else x
+
+
+def _line_in_unit(x: Any, slope: float, offset: float) -> Any:
+    line = x * te_math.number(slope) + te_math.number(offset)
+    return te_math.at_least(te_math.at_most(line, 1.0), 0.0)
+
+
+def _below_zero(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make ``x`` where x ≥ 0, else ``function(x)``."""
+    return lambda x: te_math.bind(
+        x, lambda x: te_math.select(x >= te_math.number(0.0), x, function(x))
+    )
+
+
+def _elu(x: Any, attrs: Attrs) -> Any:
+    return _below_zero(lambda x: te_math.number(attrs["alpha"]) * te_math.expm1_negative(x))(x)
+
+
+FUNCTIONS: dict[str, Function] = {
+    "relu": Function(
+        "max(x, 0)", lambda x, a: np.maximum(x, 0.0), lambda x, a: te_math.at_least(x, 0.0)
+    ),
+    "sigmoid": Function(
+        "1 / (1 + exp(-x))", lambda x, a: _sigmoid(x), lambda x, a: te_math.sigmoid(x)
+    ),
+    "tanh": Function("tanh(x)", lambda x, a: np.tanh(x), lambda x, a: te_math.tanh(x)),
+    "clip": Function(
         "min(max(x, min), max)",
-        ("min", "max"),
         lambda x, a: np.minimum(np.maximum(x, a["min"]), a["max"]),
+        _clip,
+        ("min", "max"),
     ),
-    "leaky_relu": (
+    "leaky_relu": Function(
         "x where x >= 0, else alpha·x",
-        ("alpha",),
         lambda x, a: np.where(x >= 0, x, a["alpha"] * x),
-    ),
-    "elu": (
-        "x where x >= 0, else alpha·(exp(x) - 1)",
+        lambda x, a: _below_zero(lambda x: x * te_math.number(a["alpha"]))(x),
         ("alpha",),
+    ),
+    "elu": Function(
+        "x where x >= 0, else alpha·(exp(x) - 1)",
         lambda x, a: np.where(x >= 0, x, a["alpha"] * np.expm1(np.minimum(x, 0.0))),
+        _elu,
+        ("alpha",),
     ),
-    "hard_sigmoid": ("max(0, min(1, alpha·x + beta))", ("alpha", "beta"), _hard_sigmoid),
-    "hard_swish": (
+    "hard_sigmoid": Function(
+        "max(0, min(1, alpha·x + beta))",
+        _hard_sigmoid,
+        lambda x, a: _line_in_unit(x, a["alpha"], a["beta"]),
+        ("alpha", "beta"),
+    ),
+    "hard_swish": Function(
         "x·max(0, min(1, x/6 + 1/2))",
-        (),
         lambda x, a: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0),
+        lambda x, a: te_math.bind(x, lambda x: x * _line_in_unit(x, 1 / 6, 0.5)),
     ),
-    "silu": ("x / (1 + exp(-x))", (), lambda x, a: x * _sigmoid(x)),
-    "exp": ("exp(x)", (), lambda x, a: np.exp(x)),
-    "sqrt": ("√x", (), lambda x, a: np.sqrt(x)),
-    "neg": ("-x", (), lambda x, a: -x),
-    "abs": ("|x|", (), lambda x, a: np.abs(x)),
-    "erf": ("2/√π ∫₀ˣ exp(-t²) dt", (), lambda x, a: np.asarray(_erf(x), np.float64)),
-    "softplus": ("log(1 + exp(x))", (), lambda x, a: np.logaddexp(0.0, x)),
-    "reciprocal": ("1 / x", (), lambda x, a: 1.0 / x),
-    "log": ("log(x)", (), lambda x, a: np.log(x)),
+    "silu": Function(
+        "x / (1 + exp(-x))",
+        lambda x, a: x * _sigmoid(x),
+        lambda x, a: te_math.bind(x, lambda x: x * te_math.sigmoid(x)),
+    ),
+    "exp": Function("exp(x)", lambda x, a: np.exp(x), lambda x, a: te_math.exp(x)),
+    "sqrt": Function("√x", lambda x, a: np.sqrt(x), lambda x, a: te_math.sqrt(x)),
+    "neg": Function("-x", lambda x, a: -x, lambda x, a: x * te_math.number(-1.0)),
+    "abs": Function("|x|", lambda x, a: np.abs(x), lambda x, a: te_math.absolute(x)),
+    "erf": Function(
+        "2/√π ∫₀ˣ exp(-t²) dt",
+        lambda x, a: np.asarray(_erf(x), np.float64),
+        lambda x, a: te_math.erf(x),
+    ),
+    "softplus": Function(
+        "log(1 + exp(x))", lambda x, a: np.logaddexp(0.0, x), lambda x, a: te_math.softplus(x)
+    ),
+    "reciprocal": Function("1 / x", lambda x, a: 1.0 / x, lambda x, a: te_math.number(1.0) / x),
+    "log": Function("log(x)", lambda x, a: np.log(x), lambda x, a: te_math.log(x)),
 }
 
 
@@ -89,7 +155,9 @@ def _make_shape(names: tuple[str, ...]) -> Callable[[Sequence[Shape], Attrs], Sh
     return output_shape
 
 
-def _make_reference(function: Function) -> Callable[[Sequence[Array], Attrs], Array]:
+def _make_reference(
+    function: Callable[[Array, Attrs], Array],
+) -> Callable[[Sequence[Array], Attrs], Array]:
     """Make the reference: the function in float64, rounded once to the input's dtype."""
 
     def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
@@ -172,15 +240,16 @@ def _bad_cases(name: str, keys: tuple[str, ...]) -> tuple[BadCase, ...]:
     return tuple(bad)
 
 
-for _name, (_formula, _keys, _function) in FUNCTIONS.items():
+for _name, _function in FUNCTIONS.items():
     register(
         Operator(
             name=_name,
-            summary=f"y = {_formula}",
-            output_shape=_make_shape(_keys),
-            reference=_make_reference(_function),
+            summary=f"y = {_function.formula}",
+            output_shape=_make_shape(_function.keys),
+            reference=_make_reference(_function.reference),
             onnx=IMPORTERS.get(_name, {}),
             cases=_cases(_name),
-            bad_cases=_bad_cases(_name, _keys),
+            bad_cases=_bad_cases(_name, _function.keys),
+            expression=_function.expression,
         )
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,11 +17,15 @@ from tvmconv.ops import (
     Float64,
     Importer,
     Operator,
+    PackedWeight,
     Shape,
     register,
     windows,
 )
 from tvmconv.problem import Problem
+
+if TYPE_CHECKING:
+    from tvmconv.kernel import KernelSpec
 
 
 def register_family(
@@ -33,7 +37,10 @@ def register_family(
     onnx: dict[str, Importer],
     cases: tuple[tuple[str, str], ...],
     bad_cases: tuple[tuple[str, str], ...],
-    compute: Callable[..., Any] | None = None,
+    compute: Callable[[KernelSpec], list[Any]] | None = None,
+    pack: Callable[[KernelSpec, Sequence[Array]], list[Array]] | None = None,
+    packed_weight: PackedWeight | None = None,
+    layout: Literal["blocked", "any"] = "blocked",
 ) -> Operator:
     """Register an operator whose only node attribute is its problem's text.
 
@@ -41,16 +48,20 @@ def register_family(
     """
     return register(
         Operator(
-            name,
-            summary,
-            output_shape,
-            reference,
-            ranks,
-            onnx,
-            tuple(Case(source, problem) for problem, source in cases),
-            tuple(BadCase(message, problem) for problem, message in bad_cases),
-            family,
-            compute,
+            name=name,
+            summary=summary,
+            output_shape=output_shape,
+            reference=reference,
+            ranks=ranks,
+            onnx=onnx,
+            cases=tuple(Case(source, problem) for problem, source in cases),
+            bad_cases=tuple(BadCase(message, problem) for problem, message in bad_cases),
+            family=family,
+            compute=compute,
+            pack=pack,
+            packed_weight=packed_weight,
+            layout=layout,
+            takes_program=True,
         )
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.ops import Array, Family, Float64, importing
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import Array, Family, Float64, expressions, importing
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -22,6 +23,32 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     """Mean over the spatial axes."""
     x = arrays["x"]
     return np.asarray(x.mean(axis=tuple(range(2, x.ndim)), dtype=np.float64, keepdims=True))
+
+
+def whole_map(spec: KernelSpec, reduce: Callable[..., Any]) -> tuple[Any, Any]:
+    """The input, and its reduction (``te.sum``, ``te.max``) over the whole map ``rk0`` …."""
+    from tvmconv._tvm import te
+
+    x_layout = spec.inputs[0]
+    x = expressions.placeholder(x_layout, "x")
+    taps = expressions.tap_axes(Problem.parse(spec.attrs["problem"]))
+
+    def body(*index: Any) -> Any:
+        n, slot, lane = index[0], index[1], index[-1]
+        return reduce(x_layout.at_slot(x, n, slot, taps, (lane,)), axis=taps)
+
+    shape = spec.output.iteration_shape
+    return x, te.compute(shape, body, name="pool", attrs={KIND: "window"})
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """The sum over the map, times the reciprocal of its size."""
+    from tvmconv._tvm import te, tirx
+
+    x, total = whole_map(spec, te.sum)
+    factor = tirx.const(1.0 / prod(spec.inputs[0].shape[2:]), "float32")
+    operands, output = expressions.finish(spec, lambda *index: total(*index) * factor)
+    return [x, *operands, output]
 
 
 def import_global_average_pool(node: OnnxNode, builder: Builder) -> Value:
@@ -65,4 +92,5 @@ shared.register_family(
     onnx={"GlobalAveragePool": import_global_average_pool},
     cases=CASES,
     bad_cases=BAD_CASES,
+    compute=compute,
 )

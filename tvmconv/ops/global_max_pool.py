@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.ops import Array, Float64, global_avg_pool, importing
+from tvmconv.kernel import KernelSpec
+from tvmconv.ops import Array, Float64, expressions, global_avg_pool, importing
 from tvmconv.ops import family as shared
 from tvmconv.problem import Problem
 
@@ -21,6 +22,15 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     """Maximum over the spatial axes."""
     x = np.asarray(arrays["x"], np.float64)
     return np.asarray(x.max(axis=tuple(range(2, x.ndim)), keepdims=True))
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """The maximum over the map; NaN is no more than a number."""
+    from tvmconv._tvm import te
+
+    x, largest = global_avg_pool.whole_map(spec, te.max)
+    operands, output = expressions.finish(spec, lambda *index: largest(*index))
+    return [x, *operands, output]
 
 
 def import_global_max_pool(node: OnnxNode, builder: Builder) -> Value:
@@ -52,4 +62,5 @@ shared.register_family(
     onnx={"GlobalMaxPool": import_global_max_pool},
     cases=CASES,
     bad_cases=BAD_CASES,
+    compute=compute,
 )

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv import te_math
 from tvmconv.errors import InputError
-from tvmconv.ops import BadCase, Case, Operator, register
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, expect_inputs, integer, number, text
 
 if TYPE_CHECKING:
@@ -55,6 +57,57 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
         total[:, low:high] += squares[:, low + shift : high + shift]
     y: Array = x / (attrs["bias"] + attrs["alpha"] / attrs["size"] * total) ** attrs["beta"]
     return y.astype(arrays[0].dtype)
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """Squares, channels last and padded with 0, as a stage; then sums of them and the division."""
+    attrs, x_layout = spec.attrs, spec.inputs[0]
+    x = expressions.placeholder(x_layout, "x")
+    channels = x_layout.shape[1]
+    reach = [min(side, channels - 1) for side in window(attrs["size"])]
+    squares = _squares(spec, x, *reach)
+    scale = te_math.number(attrs["alpha"] / attrs["size"])
+
+    def body(*index: Any) -> Any:
+        batch, slot, *position, lane = index
+        first = slot * x_layout.block + lane
+        total = squares[(batch, *position, first)]
+        for k in range(1, sum(reach) + 1):
+            total = total + squares[(batch, *position, first + k)]
+        element = x_layout.at_slot(x, batch, slot, position, (lane,))
+        base = te_math.number(attrs["bias"]) + scale * total
+        return te_math.bind(base, lambda base: _divided(element, base, attrs["beta"]))
+
+    operands, output = expressions.finish(spec, body)
+    return [x, *operands, output]
+
+
+def _squares(spec: KernelSpec, x: Any, below: int, above: int) -> Any:
+    """Squares of (N, *spatial, channels), with as many zeros around the channels as are read."""
+    from tvmconv._tvm import te, tirx
+
+    layout = spec.inputs[0]
+    n, channels, *spatial = layout.shape
+    length = spec.output.own_slots * layout.block + below + above
+
+    def square(*index: Any) -> Any:
+        batch, *position, place = index
+        channel = place - below
+        near = te.max(te.min(channel, channels - 1), 0)
+        element = layout.at(x, batch, near, position)
+        inside = tirx.all(channel >= 0, channel < channels)
+        return tirx.if_then_else(inside, element * element, 0.0)
+
+    return te.compute((n, *spatial, length), square, name="squares", attrs={KIND: "stage"})
+
+
+def _divided(x: Any, base: Any, beta: float) -> Any:
+    """``x / base^beta``, without a power for the usual exponents."""
+    if beta == 0.75:
+        return x / te_math.bind(te_math.sqrt(base), lambda root: root * te_math.sqrt(root))
+    if beta == 0.5:
+        return x / te_math.sqrt(base)
+    return x * te_math.power(base, te_math.number(-beta))
 
 
 def _import(node: OnnxNode, builder: Builder) -> Value:
@@ -99,5 +152,8 @@ OPERATOR = register(
             BadCase("'alpha' must be a number", shapes=((1, 3, 4),), attrs={"size": 5}),
             BadCase("needs a channel axis", shapes=((3,),), attrs=_ALEXNET),
         ),
+        compute=compute,
+        layout="blocked",
+        takes_program=True,
     )
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.ops import Array, Family, Float64, importing, windows
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import Array, Family, Float64, expressions, importing, windows
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -36,6 +37,47 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     x = shared.padded(problem, np.asarray(arrays["x"]), -np.inf)
     axes = tuple(range(-problem.rank, 0))
     return np.asarray(shared.window_view(problem, x).max(axis=axes))
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """The maximum over the taps ``rk0`` …, channel by channel; NaN is no more than a number.
+
+    With ``edges: "test"`` in the attributes the padding is not read; otherwise the halo must hold
+    nothing larger than the results, such as zeros where no input is negative.
+    """
+    from tvmconv._tvm import te
+
+    p = Problem.parse(spec.attrs["problem"])
+    x_layout, out = spec.inputs[0], spec.output
+    x = expressions.placeholder(x_layout, "x")
+    taps = expressions.tap_axes(p)
+    tested = spec.attrs.get("edges") == "test"
+
+    def body(*index: Any) -> Any:
+        n, slot, *position, lane = index
+        place = expressions.window(p, position, taps)
+        if tested:
+            element = _inside(p, place, lambda near: x_layout.at_slot(x, n, slot, near, (lane,)))
+        else:
+            element = x_layout.at_slot(x, n, slot, place, (lane,))
+        return te.max(element, axis=taps)
+
+    pool = te.compute(out.iteration_shape, body, name="pool", attrs={KIND: "window"})
+    operands, output = expressions.finish(spec, lambda *index: pool(*index))
+    return [x, *operands, output]
+
+
+def _inside(problem: Problem, place: list[Any], at: Callable[[list[Any]], Any]) -> Any:
+    """An element of the input, or what changes no maximum where the place is in the padding."""
+    from tvmconv._tvm import te, tirx
+
+    sizes = problem.in_spatial
+    near = [te.max(te.min(q, size - 1), 0) for q, size in zip(place, sizes, strict=True)]
+    element = at(near)
+    if set(problem.dilation) == {1}:
+        return element  # the nearest element inside belongs to the window too
+    ends = [c for q, size in zip(place, sizes, strict=True) for c in (q >= 0, q < size)]
+    return tirx.if_then_else(tirx.all(*ends), element, te.min_value("float32"))
 
 
 def import_max_pool(node: OnnxNode, builder: Builder) -> Value:
@@ -97,4 +139,5 @@ shared.register_family(
     onnx={"MaxPool": import_max_pool},
     cases=CASES,
     bad_cases=BAD_CASES,
+    compute=compute,
 )

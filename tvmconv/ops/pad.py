@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import InputError
-from tvmconv.ops import BadCase, Case, Operator, register
+from tvmconv.kernel import KernelSpec
+from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, expect_inputs, integers, number
 
 if TYPE_CHECKING:
@@ -37,6 +38,22 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     """Pad."""
     widths = list(zip(attrs["lows"], attrs["highs"], strict=True))
     return np.pad(arrays[0], widths, constant_values=attrs["value"])
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """Read what lies inside; the value elsewhere."""
+    from tvmconv._tvm import te, tirx
+
+    sizes, lows = spec.inputs[0].shape, spec.attrs["lows"]
+    value = tirx.const(spec.attrs["value"], spec.output.dtype)
+
+    def body(at: Callable[..., Any], index: tuple[Any, ...]) -> Any:
+        place = [i - low for i, low in zip(index, lows, strict=True)]
+        inside = [c for q, size in zip(place, sizes, strict=True) for c in (q >= 0, q < size)]
+        near = [te.max(te.min(q, size - 1), 0) for q, size in zip(place, sizes, strict=True)]
+        return tirx.if_then_else(tirx.all(*inside), at(near), value)
+
+    return expressions.plain_map(spec, body)
 
 
 def _pads(node: OnnxNode, rank: int) -> list[int]:
@@ -125,5 +142,6 @@ OPERATOR = register(
                 attrs={"lows": [0, 0], "highs": [0, -1], "value": 0.0},
             ),
         ),
+        compute=compute,
     )
 )

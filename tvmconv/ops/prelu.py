@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv import te_math
 from tvmconv.errors import InputError
 from tvmconv.ops import BadCase, Case, Operator, register
 from tvmconv.ops._shapes import Shape, broadcast, expect_inputs, text
@@ -42,6 +43,12 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     if slope.ndim:
         slope = slope.reshape((-1,) + (1,) * (x.ndim - 2))
     return np.where(x >= 0, x, slope * x).astype(x.dtype)
+
+
+def expression(x: Any, slope: Any) -> Any:
+    """Return ``x`` where x ≥ 0, else ``slope·x``, of one element."""
+    zero = te_math.number(0.0)
+    return te_math.bind(x, lambda x: te_math.select(x >= zero, x, x * slope))
 
 
 def _import(node: OnnxNode, builder: Builder) -> Value:
@@ -77,5 +84,6 @@ OPERATOR = register(
             BadCase("shape 3, has shape 4", shapes=((1, 3, 2, 2), (4,))),
             BadCase("takes 2 inputs", shapes=((1, 3, 2, 2),)),
         ),
+        expression=expression,
     )
 )

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv import te_math
 from tvmconv.errors import InputError
-from tvmconv.ops import BadCase, Case, Operator, register
-from tvmconv.ops._shapes import Shape, axes_in, expect_inputs, integers
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import BadCase, Case, Operator, expressions, register
+from tvmconv.ops._shapes import Shape, axes_in, expect_inputs, integers, size
 
 if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
@@ -36,6 +38,30 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     x = np.asarray(arrays[0], np.float64)
     mean = np.mean(x, axis=tuple(attrs["axes"]), keepdims=attrs["keepdims"])
     return np.asarray(mean).astype(arrays[0].dtype)
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """The sum over the axes, as a stage, times the reciprocal of their size."""
+    from tvmconv._tvm import te
+
+    layout, out, attrs = spec.inputs[0], spec.output, spec.attrs
+    x = expressions.placeholder(layout, "x")
+    rank = len(layout.shape)
+    axes = axes_in(attrs["axes"], rank)
+    taps = {k: te.reduce_axis((0, layout.shape[k]), f"r{k}") for k in sorted(axes)}
+    kept = [k for k in range(rank) if k not in taps]
+
+    def body(*index: Any) -> Any:
+        where = dict(zip(kept, [index[k] for k in kept] if attrs["keepdims"] else index, strict=True))
+        place = [taps[k] if k in taps else where[k] for k in range(rank)]
+        return te.sum(expressions.element(x, layout, place), axis=list(taps.values()))
+
+    total = te.compute(out.shape, body, name="total", attrs={KIND: "stage"})
+    factor = te_math.number(1.0 / size([layout.shape[k] for k in axes]))
+    mean = te.compute(
+        out.shape, lambda *index: total(*index) * factor, name="output", attrs={KIND: "map"}
+    )
+    return [x, mean]
 
 
 def _import(node: OnnxNode, builder: Builder) -> Value:
@@ -75,5 +101,6 @@ OPERATOR = register(
             BadCase("names an axis twice", shapes=((1, 2, 3),), attrs={"axes": [1, -2]}),
             BadCase("'keepdims' must be a bool", shapes=((1, 2, 3),), attrs={"axes": [1]}),
         ),
+        compute=compute,
     )
 )

@@ -66,11 +66,8 @@ def _import(node: OnnxNode, builder: Builder) -> Value:
     if not (var + epsilon > 0).all():
         node.fail(f"var + epsilon must be positive, is {(var + epsilon).min():g}")
     factor = scale / np.sqrt(var + epsilon)
-    offset = bias - mean * factor
-    return builder.emit(
-        "scale_shift",
-        [x, builder.constant(factor.astype(x.dtype)), builder.constant(offset.astype(x.dtype))],
-    )
+    constants = [array.astype(x.dtype) for array in (factor, bias - mean * factor)]
+    return builder.emit("scale_shift", [x, *map(builder.constant, constants)])
 
 
 OPERATOR = register(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import InputError
-from tvmconv.ops import BadCase, Case, Operator, register
+from tvmconv.kernel import KernelSpec
+from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, axes_in, expect_inputs, integers
 
 if TYPE_CHECKING:
@@ -53,6 +54,19 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
         stop = None if taken.stop < 0 else taken.stop
         index[axis] = slice(taken.start, stop, taken.step) if len(taken) else slice(0, 0)
     return np.asarray(arrays[0][tuple(index)])
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """Read ``start + i·step`` on the sliced axes."""
+    ranges = _ranges(spec.inputs[0].shape, spec.attrs)
+
+    def body(at: Callable[..., Any], index: tuple[Any, ...]) -> Any:
+        place = list(index)
+        for axis, taken in ranges.items():
+            place[axis] = index[axis] * taken.step + taken.start
+        return at(place)
+
+    return expressions.plain_map(spec, body)
 
 
 def _clamp(start: int, end: int, step: int, extent: int) -> tuple[int, int]:
@@ -159,5 +173,6 @@ OPERATOR = register(
             BadCase("outside axis 0 of 4", shapes=((4,),), attrs=_attrs([0], [5], [1], [0])),
             BadCase("equally long", shapes=((4,),), attrs=_attrs([0], [4], [1], [])),
         ),
+        compute=compute,
     )
 )

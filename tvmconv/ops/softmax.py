@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tvmconv.ops import BadCase, Case, Importer, Operator, register
+from tvmconv import te_math
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.ops import BadCase, Case, Importer, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, axis_in, expect_inputs, integer, size
 
 if TYPE_CHECKING:
@@ -40,6 +42,43 @@ def log_softmax(arrays: Sequence[Array], attrs: Attrs) -> Array:
     x = x - x.max(axis=attrs["axis"], keepdims=True)
     y: Array = x - np.log(np.exp(x).sum(axis=attrs["axis"], keepdims=True))
     return y.astype(arrays[0].dtype)
+
+
+def compute(spec: KernelSpec) -> list[Any]:
+    """Maxima, exponentials and their sums as stages, then the quotient (or the logarithm's sum)."""
+    from tvmconv._tvm import te
+
+    layout = spec.inputs[0]
+    shape = layout.shape
+    axis = axis_in(spec.attrs["axis"], len(shape))
+    x = expressions.placeholder(layout, "x")
+    # Lines keep the axis with extent 1, so that an index of the output is one of theirs.
+    lines = (*shape[:axis], 1, *shape[axis + 1 :])
+
+    def at(place: Sequence[Any]) -> Any:
+        return expressions.element(x, layout, place)
+
+    def along(index: Sequence[Any], k: Any) -> list[Any]:
+        return [*index[:axis], k, *index[axis + 1 :]]
+
+    def stage(name: str, extents: Shape, body: Callable[..., Any], kind: str = "stage") -> Any:
+        return te.compute(extents, body, name=name, attrs={KIND: kind})
+
+    k1, k2 = (te.reduce_axis((0, shape[axis]), name) for name in ("k1", "k2"))
+    top = stage("top", lines, lambda *i: te.max(at(along(i, k1)), axis=k1))
+
+    def shifted(index: Sequence[Any]) -> Any:
+        return at(index) - top(*along(index, 0))
+
+    e = stage("exponential", shape, lambda *i: te_math.exp(shifted(i)))
+    total = stage("total", lines, lambda *i: te.sum(e(*along(i, k2)), axis=k2))
+
+    def result(*i: Any) -> Any:
+        if spec.op == "log_softmax":
+            return shifted(i) - te_math.log(total(*along(i, 0)))
+        return e(*i) / total(*along(i, 0))
+
+    return [x, stage("output", shape, result, "map")]
 
 
 def _importer(op: str) -> Importer:
@@ -84,5 +123,6 @@ for _name, _onnx, _formula, _reference in (
             onnx={_onnx: _importer(_name)},
             cases=CASES,
             bad_cases=BAD_CASES,
+            compute=compute,
         )
     )

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import InputError
-from tvmconv.ops import BadCase, Case, Operator, register
+from tvmconv.kernel import KernelSpec
+from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, expect_inputs, integers
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     return np.transpose(arrays[0], attrs["perm"])
 
 
+def compute(spec: KernelSpec) -> list[Any]:
+    """Read axis ``perm[k]`` of the input at index k."""
+    perm = spec.attrs["perm"]
+    return expressions.plain_map(
+        spec, lambda at, index: at([index[perm.index(axis)] for axis in range(len(perm))])
+    )
+
+
 def _import(node: OnnxNode, builder: Builder) -> Value:
     x = node.input(0)
     perm = node.ints_attr("perm", list(reversed(range(len(x.shape)))))
@@ -60,5 +69,6 @@ OPERATOR = register(
             BadCase("'perm' [1, 0] is no", shapes=((2, 3, 4),), attrs={"perm": [1, 0]}),
             BadCase("'perm' must be a list of integers, is None", shapes=((2, 3),)),
         ),
+        compute=compute,
     )
 )

@@ -120,40 +120,46 @@ DEFINE_GENERIC(uint16_t)
 DEFINE_GENERIC(uint32_t)
 DEFINE_GENERIC(uint64_t)
 
-/* Both directions for 4-byte elements and blocks of a multiple of N, in tiles of N channels x N pixels. */
-#define DEFINE_TILED(N)                                                                                          \
-  DEFINE_TILE(N)                                                                                                 \
-  static void pack_tiled##N(const job *j, const int64_t at[5], int64_t end) {                                    \
-    const uint8_t *plain = j->plain + plain_offset(j, at);                                                       \
-    uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                                \
-    size_t stride = (size_t)j->pixels * 4, pixel = (size_t)j->view.block * 4;                                    \
-    int channels = channels_here(j, at);                                                                         \
-    for (int64_t left = end - at[PIXEL]; left > 0; left -= N, plain += 4 * N, blocked += N * pixel)              \
-      for (int lane = 0; lane < j->view.block; lane += N) {                                                      \
-        const uint8_t *from = plain + (size_t)lane * stride;                                                     \
-        int rows = channels - lane < N ? channels - lane : N, columns = left < N ? (int)left : N;                \
-        if (rows == N && columns == N)                                                                           \
-          pack_tile##N(from, stride, blocked + 4 * lane, pixel, N, N, 1);                                        \
-        else if (rows > 0 && (size_t)(j->plain_end - from) >= (size_t)(rows - 1) * stride + 4 * N)               \
-          pack_tile##N(from, stride, blocked + 4 * lane, pixel, rows, columns, 1);                               \
-        else                                                                                                     \
-          pack_tile##N(from, stride, blocked + 4 * lane, pixel, rows, columns, 0);                               \
-      }                                                                                                          \
-    zero_halo(j, at, end);                                                                                       \
-  }                                                                                                              \
-  static void unpack_tiled##N(const job *j, const int64_t at[5], int64_t end) {                                  \
-    uint8_t *plain = j->plain + plain_offset(j, at);                                                             \
-    const uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                          \
-    size_t stride = (size_t)j->pixels * 4, pixel = (size_t)j->view.block * 4;                                    \
-    int channels = channels_here(j, at);                                                                         \
-    for (int64_t left = end - at[PIXEL]; left > 0; left -= N, plain += 4 * N, blocked += N * pixel)              \
-      for (int lane = 0; lane < channels; lane += N) {                                                           \
-        int rows = channels - lane < N ? channels - lane : N, columns = left < N ? (int)left : N;                \
-        if (rows == N && columns == N)                                                                           \
-          unpack_tile##N(blocked + 4 * lane, pixel, plain + (size_t)lane * stride, stride, N, N);                \
-        else                                                                                                     \
-          unpack_tile##N(blocked + 4 * lane, pixel, plain + (size_t)lane * stride, stride, rows, columns);       \
-      }                                                                                                          \
+/* Both directions for 4-byte elements and blocks of a multiple of N, in tiles of N channels x N pixels. The last tile
+ * of a row starts early enough to be whole, and does some pixels again; only rows shorter than N have part of one. */
+#define DEFINE_TILED(N)                                                                                              \
+  DEFINE_TILE(N)                                                                                                     \
+  FULL_WIDTH static void pack_tiled##N(const job *j, const int64_t at[5], int64_t end) {                             \
+    const uint8_t *plain = j->plain + plain_offset(j, at);                                                           \
+    uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                                    \
+    const size_t stride = (size_t)j->pixels * 4, pixel = (size_t)j->view.block * 4;                                  \
+    const int64_t width = end - at[PIXEL];                                                                           \
+    const int channels = channels_here(j, at), columns = width < N ? (int)width : N;                                 \
+    for (int64_t i = 0, x = 0; i < width; i += N, x = i + N > width && width > N ? width - N : i)                    \
+      for (int lane = 0; lane < j->view.block; lane += N) {                                                          \
+        const uint8_t *from = plain + (size_t)lane * stride + 4 * x;                                                 \
+        uint8_t *to = blocked + (size_t)x * pixel + 4 * lane;                                                        \
+        int rows = channels - lane < N ? channels - lane : N;                                                        \
+        if (rows == N && columns == N)                                                                               \
+          pack_tile##N(from, stride, to, pixel, N, N, 1);                                                            \
+        else if (rows > 0 && (size_t)(j->plain_end - from) >= (size_t)(rows - 1) * stride + 4 * N)                   \
+          pack_tile##N(from, stride, to, pixel, rows, columns, 1);                                                   \
+        else                                                                                                         \
+          pack_tile##N(from, stride, to, pixel, rows, columns, 0);                                                   \
+      }                                                                                                              \
+    zero_halo(j, at, end);                                                                                           \
+  }                                                                                                                  \
+  FULL_WIDTH static void unpack_tiled##N(const job *j, const int64_t at[5], int64_t end) {                           \
+    uint8_t *plain = j->plain + plain_offset(j, at);                                                                 \
+    const uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                              \
+    const size_t stride = (size_t)j->pixels * 4, pixel = (size_t)j->view.block * 4;                                  \
+    const int64_t width = end - at[PIXEL];                                                                           \
+    const int channels = channels_here(j, at), columns = width < N ? (int)width : N;                                 \
+    for (int64_t i = 0, x = 0; i < width; i += N, x = i + N > width && width > N ? width - N : i)                    \
+      for (int lane = 0; lane < channels; lane += N) {                                                               \
+        const uint8_t *from = blocked + (size_t)x * pixel + 4 * lane;                                                \
+        uint8_t *to = plain + (size_t)lane * stride + 4 * x;                                                         \
+        int rows = channels - lane < N ? channels - lane : N;                                                        \
+        if (rows == N && columns == N)                                                                               \
+          unpack_tile##N(from, pixel, to, stride, N, N);                                                             \
+        else                                                                                                         \
+          unpack_tile##N(from, pixel, to, stride, rows, columns);                                                    \
+      }                                                                                                              \
   }
 
 DEFINE_TILED(4)
@@ -189,10 +195,10 @@ static piece_function choose(const job *j, int pack) {
     default: break;
   }
 #if defined(__AVX512F__)
-  if (block % 16 == 0) return pack ? pack_tiled16 : unpack_tiled16;
+  if (block % 16 == 0 && j->view.extent[2] >= 16) return pack ? pack_tiled16 : unpack_tiled16;
 #endif
 #if defined(__AVX__)
-  if (block % 8 == 0) return pack ? pack_tiled8 : unpack_tiled8;
+  if (block % 8 == 0 && j->view.extent[2] >= 8) return pack ? pack_tiled8 : unpack_tiled8;
 #endif
   if (block % 4 == 0) return pack ? pack_tiled4 : unpack_tiled4;
   return pack ? pack_uint32_t : unpack_uint32_t;

@@ -12,6 +12,13 @@
 #define INLINE static inline __attribute__((always_inline))
 #define SHUFFLE __builtin_shufflevector
 
+/* For some CPUs clang would split 512-bit vectors in two, which suits arithmetic but not these shuffles. */
+#if defined(__clang__) && defined(__AVX512F__)
+#define FULL_WIDTH __attribute__((min_vector_width(512)))
+#else
+#define FULL_WIDTH
+#endif
+
 typedef uint32_t vector4 __attribute__((vector_size(16)));
 
 /* Rows a, b, c, d to columns, inside each 128-bit lane. */

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tvmconv.frontend.limits import ConstantBudget
 from tvmconv.frontend.simplify import activations, affine, noops, pads, pools, shuffle
-from tvmconv.graph.ir import Graph
+from tvmconv.graph.ir import Graph, Value
 
 Pass = Callable[[Graph, ConstantBudget], Graph]
 
@@ -43,4 +43,18 @@ def simplify(graph: Graph, budget: ConstantBudget | None = None) -> Graph:
     budget = budget or ConstantBudget(graph.name)
     for run in PASSES:
         graph = run(graph, budget)
+    _make_names_unique(graph)
     return graph
+
+
+def _make_names_unique(graph: Graph) -> None:
+    """Rename values that rewrites have made where a file happens to use the same name."""
+    values = [*graph.inputs, *graph.outputs]
+    for node in graph.nodes:
+        values += [node.output, *node.inputs]
+    owners: dict[str, Value] = {}
+    for value in values:
+        name, count = value.name, 0
+        while owners.setdefault(value.name, value) is not value:
+            count += 1
+            value.name = f"{name}.{count}"

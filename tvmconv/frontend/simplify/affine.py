@@ -155,7 +155,8 @@ def _fold(host: Node, chain: Affine, output: Value, budget: ConstantBudget) -> N
 def _unfolded(chain: Affine, output: Value) -> list[Node]:
     """Return the chain as one ``scale_shift``, or as it was where that is no shorter."""
     scalars = chain.scale.ndim == 0 and chain.shift.ndim == 0
-    if len(chain.nodes) == 1 or scalars:
+    finite = np.isfinite(chain.scale).all() and np.isfinite(chain.shift).all()
+    if len(chain.nodes) == 1 or scalars or not finite:
         return list(chain.nodes)
     channels = (chain.base.shape[1],)
     inputs = [chain.base]

@@ -1,0 +1,107 @@
+"""Which values lie in channel blocks, and where they are converted."""
+
+from __future__ import annotations
+
+from tvmconv.graph.fuse import FAMILY, base_inputs
+from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.layout import Layout
+from tvmconv.packing import packed_shapes
+from tvmconv.problem import Problem
+
+#: Operators whose result lies in blocks and whose input has to.
+_BLOCKED = FAMILY | {"lrn", "channel_shuffle"}
+#: Operators that read channels one by one, from plain tensors as well.
+_ANY_INPUT = frozenset({"conv", "dense"})
+
+
+def assign_blocks(graph: Graph, block: int) -> tuple[Graph, dict[Value, Layout]]:
+    """Rewrite a graph over values of the layouts that its operators take.
+
+    Returns
+    -------
+    graph : Graph
+        With ``convert`` nodes where a value is needed in another form than it is made in, and
+        ``pack_weight`` nodes for weights that are known only at run time.
+    layouts : dict
+        Of every computed value, without halos.
+    """
+    placer = _Placer(graph, block)
+    for node in graph.nodes:
+        placer.place(node)
+    return Graph(graph.name, graph.inputs, graph.outputs, placer.nodes), placer.layouts
+
+
+class _Placer:
+    """One walk over the graph that chooses blocked or plain for every value."""
+
+    def __init__(self, graph: Graph, block: int) -> None:
+        self.block = block
+        self.nodes: list[Node] = []
+        self.layouts: dict[Value, Layout] = {}
+        self.converted: dict[tuple[Value, int], Value] = {}
+
+    def place(self, node: Node) -> None:
+        """Append a node, after the conversions of what it reads."""
+        block = self._output_block(node)
+        if node.op in _BLOCKED:
+            taken = block
+            if node.op in _ANY_INPUT:
+                taken = self._plain_if_unblocked(node.inputs[0], block)
+            inputs = [self._as(node.inputs[0], taken), *self._rest(node, taken, block)]
+        elif node.op in ("elementwise", "concat"):
+            inputs = [self._as(v, block) for v in node.inputs]
+        else:
+            inputs = [self._as(v, 1) for v in node.inputs]
+        self._append(Node(node.op, inputs, node.output, node.attrs, node.name), block)
+
+    def _append(self, node: Node, block: int) -> None:
+        shape, dtype = node.output.shape, node.output.dtype
+        self.layouts[node.output] = Layout(shape, block if len(shape) > 1 else 1, dtype=dtype)
+        self.nodes.append(node)
+
+    def _output_block(self, node: Node) -> int:
+        """Block of a node's result."""
+        if node.op in _BLOCKED:
+            return self.block
+        if node.op == "elementwise" or (node.op == "concat" and node.attrs["axis"] == 1):
+            blocked = any(self.layouts[v].block > 1 for v in node.inputs if v in self.layouts)
+            return self.block if blocked else 1
+        return 1
+
+    def _plain_if_unblocked(self, value: Value, block: int) -> int:
+        """Keep what is already plain; bring a graph's input with few channels in plainly."""
+        if value in self.layouts:
+            return self.layouts[value].block
+        return 1 if len(value.shape) == 2 or value.shape[1] < block else block
+
+    def _rest(self, node: Node, taken: int, block: int) -> list[Value]:
+        """Weights and bias, packed if they are computed; operands of the program in blocks."""
+        base = base_inputs(node)
+        weights = node.inputs[1:base]
+        if not all(v.is_constant for v in weights):
+            weights = [
+                self._packed(node, role, v, taken, block)
+                for role, v in zip(("weight", "bias"), weights, strict=False)
+            ]
+        return [*weights, *(self._as(v, block) for v in node.inputs[base:])]
+
+    def _packed(self, node: Node, role: str, value: Value, taken: int, block: int) -> Value:
+        """A weight or bias that is known only at run time, packed by a kernel."""
+        attrs = {"problem": node.attrs["problem"], "host": node.op, "role": role}
+        attrs |= {"in_block": taken, "block": block}
+        shape = packed_shapes(node.op, Problem.parse(node.attrs["problem"]), taken, block)[role]
+        packed = Value(f"{node.name}:{role}", shape, value.dtype)
+        self._append(Node("pack_weight", [self._as(value, 1)], packed, attrs, node.name), 1)
+        return packed
+
+    def _as(self, value: Value, block: int) -> Value:
+        """A value in the wanted block, converted if it has another."""
+        block = block if len(value.shape) > 1 else 1
+        known = self.layouts.get(value)
+        if known is not None and known.block == block:
+            return value
+        if (value, block) not in self.converted:
+            copy = Value(f"{value.name}:{block}", value.shape, value.dtype)
+            self.converted[value, block] = copy
+            self._append(Node("convert", [value], copy, {}, value.name), block)
+        return self.converted[value, block]

@@ -1,0 +1,156 @@
+"""What the operators' tensor expressions share: inputs, fused programs, the output stage.
+
+The functions import TVM when they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmconv import ops, te_math
+from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.layout import Layout
+from tvmconv.ops import Array
+from tvmconv.problem import Problem
+
+
+def placeholder(layout: Layout, name: str) -> Any:
+    """A placeholder for the whole buffer in which a tensor lies."""
+    from tvmconv._tvm import te
+
+    return te.placeholder(layout.buffer_shape, layout.dtype, name=name)
+
+
+def window(problem: Problem, position: Sequence[Any], taps: Sequence[Any]) -> list[Any]:
+    """Input position of a tap at an output position: ``o*stride - low + k*dilation``."""
+    axes = zip(position, problem.stride, taps, problem.dilation, problem.pads_low, strict=True)
+    return [o * s + k * d - low for o, s, k, d, low in axes]
+
+
+def tap_axes(problem: Problem) -> list[Any]:
+    """One reduction axis for each axis of the window."""
+    from tvmconv._tvm import te
+
+    return [te.reduce_axis((0, extent), f"rk{i}") for i, extent in enumerate(problem.kernel)]
+
+
+def pack_channels(vector: Array, slots: int, block: int) -> Array:
+    """A vector over channels as ``(slots, block)``, padded with 0."""
+    padded = np.zeros(slots * block, vector.dtype)
+    padded[: vector.size] = vector.reshape(-1)
+    return padded.reshape(slots, block)
+
+
+def finish(
+    spec: KernelSpec, result: Callable[..., Any], bias: Any | None = None
+) -> tuple[list[Any], Any]:
+    """Make the output stage of a kernel: bias, program, store.
+
+    Parameters
+    ----------
+    spec : KernelSpec
+        Its inputs after the first are the program's tensor operands.
+    result : callable
+        ``result(*indices)`` is the operator's result at an index of the output's
+        :attr:`~tvmconv.layout.Layout.iteration_shape`.
+    bias : te.Tensor, optional
+        Packed ``(slots, block)``.
+
+    Returns
+    -------
+    placeholders : list of te.Tensor
+        For the program's operands, in order.
+    output : te.Tensor
+    """
+    from tvmconv._tvm import te
+
+    out, layouts = spec.output, spec.inputs[1:]
+    tensors = [placeholder(v, f"operand{k}") for k, v in enumerate(layouts)]
+
+    def body(*index: Any) -> Any:
+        value = result(*index)
+        if bias is not None:
+            value = value + bias[index[1], index[-1]]
+
+        def operand(k: int) -> Any:
+            return operand_at(tensors[k], layouts[k], out, index)
+
+        return apply_program(value, spec.program, operand)
+
+    return tensors, te.compute(out.iteration_shape, body, name="output", attrs={KIND: "map"})
+
+
+def apply_program(
+    value: Any, steps: Sequence[Mapping[str, Any]], operand: Callable[[int], Any]
+) -> Any:
+    """Apply elementwise steps to an expression.
+
+    Parameters
+    ----------
+    value : expression
+    steps : sequence of mapping
+        ``{"op": name, ...}`` with the operator's attributes; a binary step has ``operand`` (which)
+        or ``scalar``, and ``reverse`` if the running value is its second argument.
+    operand : callable
+        Gives an operand's element at the current index.
+    """
+    for step in steps:
+        expression = ops.get(step["op"]).expression
+        if expression is None:
+            raise ValueError(f"{step['op']} cannot be a step of a program")
+        if "operand" not in step and "scalar" not in step:
+            value = expression(value, step)
+            continue
+        other = operand(step["operand"]) if "operand" in step else te_math.number(step["scalar"])
+        value = expression(other, value) if step.get("reverse") else expression(value, other)
+    return value
+
+
+def operand_at(tensor: Any, layout: Layout, out: Layout, index: Sequence[Any]) -> Any:
+    """Element of a tensor that belongs to an index of the output.
+
+    The tensor has the output's shape, or extent 1 on some axes, which are broadcast, or fewer axes,
+    which are then the last ones. A plain tensor can be read for a blocked output.
+    """
+    logical = list(index)
+    if out.block > 1:
+        n, slot, *position, lane = index
+        if layout.block == out.block:
+            place = [p if layout.shape[2 + k] > 1 else 0 for k, p in enumerate(position)]
+            batch = n if layout.shape[0] > 1 else 0
+            if layout.shape[1] == 1 and out.shape[1] > 1:
+                return layout.at_slot(tensor, batch, 0, place, (0,))
+            return layout.at_slot(tensor, batch, slot, place, (lane,))
+        logical = [n, slot * out.block + lane, *position]
+    missing = len(out.shape) - len(layout.shape)
+    place = [i if layout.shape[k] > 1 else 0 for k, i in enumerate(logical[missing:])]
+    return element(tensor, layout, place)
+
+
+def element(tensor: Any, layout: Layout, place: Sequence[Any]) -> Any:
+    """Element of a tensor of any rank and layout at a logical index."""
+    if len(layout.shape) < 2:
+        return tensor[tuple(place)]
+    return layout.at(tensor, place[0], place[1], place[2:])
+
+
+def plain_map(spec: KernelSpec, body: Callable[[Callable[..., Any], tuple[Any, ...]], Any]) -> list[Any]:
+    """Make the compute of an operator without arithmetic on plain tensors.
+
+    ``body(at, index)`` is the output's element at an index; ``at(place)`` reads the input.
+    """
+    from tvmconv._tvm import te
+
+    x_layout = spec.inputs[0]
+    x = placeholder(x_layout, "x")
+
+    def at(place: Sequence[Any]) -> Any:
+        return element(x, x_layout, place)
+
+    output = te.compute(
+        spec.output.shape, lambda *index: body(at, index), name="output", attrs={KIND: "map"}
+    )
+    return [x, output]
