@@ -10,6 +10,8 @@ from tvmconv._tvm import TVMObject
 from tvmconv.kernel import KIND
 
 _REDUCE = 2
+#: Kinds of reductions whose sums a tile keeps in registers.
+_TILED = ("contraction", "grouped", "window")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Blocks:
     total : SBlockRV or None
         The sum of the reduction's partial sums, if it is done in parts.
     kind : str
-        ``contraction``, ``window``, or ``map`` if there is no reduction to tile.
+        ``contraction``, ``grouped`` or ``window``; without such a reduction ``nearby``, if a stage gathers what
+        one run of the output needs, or ``map``.
     stages : tuple of SBlockRV
         Other blocks before the output, in order.
     """
@@ -44,11 +47,11 @@ def find_blocks(sch: TVMObject) -> Blocks:
     stages = []
     for block in blocks[:-1]:
         kind = str(sch.get(block).annotations.get(KIND, "map"))
-        if kind in ("contraction", "window", "total"):
+        if kind in (*_TILED, "nearby", "total"):
             by_kind[kind] = block
         else:
             stages.append(block)
-    kind = next((k for k in ("contraction", "window") if k in by_kind), "map")
+    kind = next((k for k in (*_TILED, "nearby") if k in by_kind), "map")
     return Blocks(blocks[-1], by_kind.get(kind), by_kind.get("total"), kind, tuple(stages))
 
 
@@ -64,11 +67,14 @@ class Extents:
         Extent of the innermost axis, which is vectorised.
     reduce : tuple of int
         Reduction axes, outermost first.
+    shared : bool
+        Whether one input element serves every slot of a tile.
     """
 
     outer: tuple[int, ...]
     lanes: int
     reduce: tuple[int, ...]
+    shared: bool
 
     @property
     def taps(self) -> int:
@@ -78,7 +84,7 @@ class Extents:
 
 def extents(sch: TVMObject, blocks: Blocks) -> Extents:
     """Read the extents off a kernel that has not been scheduled."""
-    out = [int(sch.get(loop).extent) for loop in sch.get_loops(blocks.output)]
+    out = [int(sch.get(loop).extent) for loop in sch.get_loops(blocks.output)] or [1]
     reduce = [
         int(v.dom.extent)
         for block in (blocks.total, blocks.work)
@@ -86,7 +92,7 @@ def extents(sch: TVMObject, blocks: Blocks) -> Extents:
         for v in sch.get(block).iter_vars
         if v.iter_type == _REDUCE
     ]
-    return Extents(tuple(out[:-1]), out[-1], tuple(reduce))
+    return Extents(tuple(out[:-1]), out[-1], tuple(reduce), blocks.kind != "grouped")
 
 
 @dataclass(frozen=True)
@@ -176,17 +182,40 @@ def _unroll_tile(sch: TVMObject, loops: Sequence[TVMObject]) -> None:
     sch.vectorize(lanes)
 
 
-def schedule_map(
-    sch: TVMObject, block: TVMObject, parallel: bool, blocked: bool
-) -> None:
+def stage_nearby(sch: TVMObject, blocks: Blocks, parallel: bool) -> None:
+    """Gather what a run of the last spatial axis needs into a local buffer, then compute the run."""
+    *outer, lane = sch.get_loops(blocks.output)
+    run = outer.pop() if len(outer) > 2 else None
+    place = sch.fuse(*outer)
+    if parallel:
+        sch.parallel(place)
+    if run is not None:
+        pieces = -(-int(sch.get(run).extent) // _RUN)
+        place, run = sch.split(run, [pieces, None])
+    sch.vectorize(lane)
+    sch.compute_at(blocks.work, place, preserve_unit_loops=True)
+    sch.set_scope(blocks.work, 0, "local")
+    *_, position, part, lanes = sch.get_loops(blocks.work)
+    sch.reorder(part, position)
+    sch.vectorize(lanes)
+
+
+#: Elements of a run along the last axis: its neighbours' blocks stay in the first cache level.
+_RUN = 64
+
+
+def schedule_map(sch: TVMObject, block: TVMObject, parallel: bool, blocked: bool) -> None:
     """Share an elementwise loop nest among the threads, and vectorise the lanes if blocked."""
     loops = list(sch.get_loops(block))
-    if blocked and len(loops) > 1:
+    sums = sum(v.iter_type == _REDUCE for v in sch.get(block).iter_vars)
+    if sums:
+        loops = loops[:-sums]
+    elif blocked and len(loops) > 1:
         sch.vectorize(loops[-1])
         loops = loops[:-1]
-    if parallel:
+    if parallel and loops:
         # The innermost loop stays whole: consecutive elements belong to one thread.
-        outer = loops[:-1] or loops
+        outer = loops if sums else loops[:-1] or loops
         sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
 
 

@@ -26,12 +26,14 @@ from .primitives import (
     extents,
     find_blocks,
     schedule_map,
+    stage_nearby,
     tile_reduction,
     tiles,
 )
 
-#: Cycles to wake the pool for one parallel loop and to wait for its last thread.
-_LAUNCH_CYCLES = 6000.0
+#: Cycles to start a parallel loop and to wait for its last thread: a fraction of a microsecond if the
+#: threads still spin from the loop before, several if one has gone to sleep.
+_LAUNCH_CYCLES = 10000.0
 #: Cycles by which a chain of sums that just hides its latency falls short of it.
 _CHAIN_CYCLES = 0.5
 #: Cycles of a tile besides its multiply-adds: loop control, addresses, the first loads.
@@ -44,6 +46,7 @@ _TRIP_CYCLES = 2.0
 _SERIAL_ELEMENTS = 16384
 _MAX_SLOTS, _MAX_PIXELS = 8, 32
 _BYTES = 4
+_CONTRACTIONS = ("contraction", "grouped")
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,18 @@ def schedule(func: TVMObject, target: Target, rank: int = 0) -> TVMObject:
     sch = s_tir.Schedule(func)
     blocks = find_blocks(sch)
     dims = extents(sch, blocks)
-    if blocks.kind == "contraction":
+    if blocks.kind in _CONTRACTIONS:
         tile_reduction(sch, blocks, contraction_tiles(dims, target)[rank].tile, False)
     elif blocks.kind == "window":
         tile_reduction(sch, blocks, window_tile(dims, target), math.prod(dims.reduce) <= 49)
+    elif blocks.kind == "nearby":
+        stage_nearby(sch, blocks, math.prod(dims.outer) * dims.lanes >= _SERIAL_ELEMENTS)
     else:
         for block in (*blocks.stages, blocks.output):
             loops = sch.get_loops(block)
             sizes = [int(sch.get(loop).extent) for loop in loops]
             large = math.prod(sizes) >= _SERIAL_ELEMENTS and len(sizes) > 1
-            schedule_map(sch, block, large, sizes[-1] == target.layout.channel_block)
+            schedule_map(sch, block, large, sizes[-1:] == [target.layout.channel_block])
     return sch
 
 
@@ -89,7 +94,7 @@ def candidates(func: TVMObject, target: Target) -> int:
     """How many schedules the space holds for a kernel."""
     sch = s_tir.Schedule(func)
     blocks = find_blocks(sch)
-    if blocks.kind != "contraction":
+    if blocks.kind not in _CONTRACTIONS:
         return 1
     return len(contraction_tiles(extents(sch, blocks), target))
 
@@ -160,10 +165,11 @@ def contraction_cycles(dims: Extents, tile: Tile, target: Target) -> float:
     slots = tile.sizes[1]
     pixels = math.prod(tile.sizes) // slots
     sums = pixels * slots * vectors
+    inputs = pixels if dims.shared else pixels * slots
     core = target.vector
     step = max(
         sums / core.fma_per_cycle,
-        (pixels + slots * vectors) / core.loads_per_cycle,
+        (inputs + slots * vectors) / core.loads_per_cycle,
         core.fma_latency + _CHAIN_CYCLES,
     )
     counts = tiles(dims.outer, tile.sizes)
@@ -179,9 +185,7 @@ def contraction_cycles(dims: Extents, tile: Tile, target: Target) -> float:
     return total / threads * balance(units, threads) + (_LAUNCH_CYCLES if threads > 1 else 0)
 
 
-def _tile_memory_cycles(
-    dims: Extents, tile: Tile, counts: list[int], target: Target
-) -> float:
+def _tile_memory_cycles(dims: Extents, tile: Tile, counts: list[int], target: Target) -> float:
     """Cycles in which one tile's weights and inputs come from where they lie."""
     slots = tile.sizes[1]
     pixels = math.prod(tile.sizes) // slots

@@ -25,11 +25,10 @@ Progress = Callable[[str, int, int], None]
 
 def lower_graph(graph: Graph, target: Target, *, fused: bool = False) -> Lowered:
     """Run the graph passes: fusion (unless that is done), layout, memory, lowering."""
-    from tvmconv.graph.fuse import fuse
-    from tvmconv.graph.layout import place
-    from tvmconv.graph.lower import lower
+    from tvmconv.graph.lower import lower_module
+    from tvmconv.graph.pipeline import optimized
 
-    return lower(place(graph if fused else fuse(graph), target.layout.channel_block))
+    return lower_module(optimized(graph, target.layout.channel_block, fused=fused))
 
 
 def compile_to_file(
@@ -64,7 +63,8 @@ def compile_to_file(
     params : mapping or path, optional
         Weights of a problem.
     dump : mapping, optional
-        ``{"asm" | "tir" | "c": file}`` to write as well.
+        ``{"asm" | "c" | "relax" | "tir": file}`` to write as well: see
+        :func:`tvmconv.codegen.dump.write_dumps`.
     progress : callable, optional
         ``progress(what, done, total)``.
     fused : bool
@@ -96,6 +96,10 @@ def compile_to_file(
             progress("compiling kernels", k, len(lowered.kernels))
         objects.append(object_code(spec, symbol, target))
     plan = replace(lowered.plan, threads=threads or 0, metadata=_metadata(graph, lowered, target))
+    if dump:
+        from tvmconv.codegen.dump import write_dumps
+
+        write_dumps(dump, replace(lowered, plan=plan), target)
     write_artifact(
         plan,
         objects,

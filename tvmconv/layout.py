@@ -107,10 +107,8 @@ class Layout:
         The position may reach into the halo.
         """
         if self.block == 1:
-            slot, lane = channel, ()
-        else:
-            slot, lane = channel // self.block, (channel % self.block,)
-        return self.at_slot(tensor, n, slot, position, lane)
+            return self.at_slot(tensor, n, channel, position, ())
+        return self.at_slot(tensor, n, channel // self.block, position, (channel % self.block,))
 
     def at_slot(
         self, tensor: Any, n: Any, slot: Any, position: Sequence[Any], lane: Sequence[Any]

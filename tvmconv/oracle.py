@@ -2,9 +2,10 @@
 
 ONNX's own evaluator loops over pixels in Python for windows, and reads automatic padding off the
 wrong axes; for the convolution family our references stand in its place. It also mixes the batch's
-own statistics into a batch normalisation of opset 9 with one output, which is inference, and its
-LRN normalises only as many channels as there are images. Nothing of the frontend takes part, so
-that its mistakes are seen.
+own statistics into a batch normalisation of opset 9 with one output, which is inference; its LRN
+normalises only as many channels as there are images; and its Softmax ignores that before opset 13
+all axes from the given one on are normalised together. Nothing of the frontend takes part, so that
+its mistakes are seen.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ def evaluate_model(
     """
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(model, new_ops=_windowed_operators())
+    operators = _windowed_operators()
+    if any(e.domain in ("", "ai.onnx") and e.version < 13 for e in model.opset_import):
+        operators += _coerced_softmax()
+    evaluator = ReferenceEvaluator(model, new_ops=operators)
     with np.errstate(all="ignore"):
         return [np.asarray(v) for v in evaluator.run(list(names), dict(feeds))]
 
@@ -120,8 +124,10 @@ def _windowed_operators() -> list[Any]:
     class BatchNormalization(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
 
-        def _run(self, x: Array, *parameters: Array, **attrs: Any) -> tuple[Array]:
-            return (batch_norm(x, *parameters, epsilon=attrs.get("epsilon") or 1e-5),)
+        def _run(
+            self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, **attrs: Any
+        ) -> tuple[Array]:
+            return (batch_norm(x, scale, bias, mean, var, attrs.get("epsilon") or 1e-5),)
 
     class LRN(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
@@ -134,7 +140,11 @@ def _windowed_operators() -> list[Any]:
         op_domain = ""
 
         def _run(self, x: Array) -> tuple[Array]:
-            return (x.mean(axis=tuple(range(2, x.ndim)), keepdims=True, dtype="float64").astype(x.dtype),)
+            return (
+                x.mean(axis=tuple(range(2, x.ndim)), keepdims=True, dtype="float64").astype(
+                    x.dtype
+                ),
+            )
 
     class GlobalMaxPool(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
@@ -145,6 +155,30 @@ def _windowed_operators() -> list[Any]:
     return [
         Conv, MaxPool, AveragePool, BatchNormalization, LRN, GlobalAveragePool, GlobalMaxPool,
     ]  # fmt: skip
+
+
+def _coerced_softmax() -> list[Any]:
+    """Softmax and LogSoftmax of the opsets below 13: over all axes from ``axis`` on."""
+    from onnx.reference.op_run import OpRun
+
+    def normalised(x: Array, axis: int | None) -> Array:
+        axes = tuple(range((1 if axis is None else axis) % x.ndim, x.ndim))
+        shifted = x.astype(np.float64) - x.max(axis=axes, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True)))
+
+    class Softmax(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array, axis: int | None = None) -> tuple[Array]:
+            return (np.exp(normalised(x, axis)).astype(x.dtype),)
+
+    class LogSoftmax(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array, axis: int | None = None) -> tuple[Array]:
+            return (normalised(x, axis).astype(x.dtype),)
+
+    return [Softmax, LogSoftmax]
 
 
 _LRN = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}

@@ -1,8 +1,9 @@
 """Scalar functions of the elementwise operators as TVM expressions that vectorise.
 
 Exponential and logarithm are polynomials on the bits of exponent and mantissa: libm would be called
-lane by lane, as it is for ``erf`` and ``power``. A value that is used more than once is bound by a
-``Let``, so expressions grow linearly when functions are applied to one another.
+lane by lane, as it is for ``erf`` and ``power``. A value that is used more than once is bound to a
+variable by a ``Let`` in front of the whole expression (:func:`scoped`). TVM's simplifier puts the
+values back in place of the variables: one function of these is fine, one of another takes seconds.
 
 NaN goes through every function, infinities give the limits. The largest errors over arguments of
 every float32 exponent, in units in the last place of the result, measured against float64
@@ -27,10 +28,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 #: An expression of TVM's.
 Expr = Any
+
+#: Variables and values of the innermost scope, in the order in which they are bound.
+_bound: ContextVar[list[tuple[Expr, Expr]]] = ContextVar("_bound")
 
 _LN2_HIGH = 0.693359375
 _LN2_LOW = -2.12194440e-4
@@ -47,7 +52,13 @@ _LOG = (
     -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 )  # fmt: skip
 #: tanh(x) = x + x^3 * p(x^2) on |x| < 0.625; Cephes' tanhf.
-_TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+_TANH = (
+    -5.70498872745e-3,
+    2.06390887954e-2,
+    -5.37397155531e-2,
+    1.33314422036e-1,
+    -3.33332819422e-1,
+)
 
 
 def number(value: float) -> Expr:
@@ -57,12 +68,37 @@ def number(value: float) -> Expr:
     return tirx.const(value, "float32")
 
 
-def bind(value: Expr, body: Callable[[Expr], Expr], dtype: str = "float32") -> Expr:
-    """``body`` of a variable with that value, which is then computed and written down once."""
+def scoped(body: Callable[[], Expr]) -> Expr:
+    """The expression that ``body()`` makes, with the values that it binds computed in front.
+
+    Every expression made of the functions below needs a scope around it.
+    """
+    from tvmconv._tvm import tirx
+
+    bound: list[tuple[Expr, Expr]] = []
+    token = _bound.set(bound)
+    try:
+        expression = body()
+    finally:
+        _bound.reset(token)
+    for variable, value in reversed(bound):
+        expression = tirx.Let(variable, value, expression)
+    return expression
+
+
+def bind(value: Expr, dtype: str = "float32") -> Expr:
+    """A variable of that value, which the scope around it computes and writes down once.
+
+    Raises
+    ------
+    LookupError
+        If there is no scope.
+    """
     from tvmconv._tvm import tirx
 
     variable = tirx.Var("t", dtype)
-    return tirx.Let(variable, value, body(variable))
+    _bound.get().append((variable, value))
+    return variable
 
 
 def select(condition: Expr, true: Expr, false: Expr) -> Expr:
@@ -90,14 +126,16 @@ def maximum(a: Expr, b: Expr) -> Expr:
     """``max(a, b)``, NaN where one of them is."""
     from tvmconv._tvm import te, tirx
 
-    return bind(a, lambda v: select(tirx.isnan(v), v, te.max(v, b)))
+    a = bind(a)
+    return select(tirx.isnan(a), a, te.max(a, b))
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
     """``min(a, b)``, NaN where one of them is."""
     from tvmconv._tvm import te, tirx
 
-    return bind(a, lambda v: select(tirx.isnan(v), v, te.min(v, b)))
+    a = bind(a)
+    return select(tirx.isnan(a), a, te.min(a, b))
 
 
 def sqrt(x: Expr) -> Expr:
@@ -115,7 +153,7 @@ def absolute(x: Expr) -> Expr:
 
 
 def power(a: Expr, b: Expr) -> Expr:
-    """a to the power of b, by libm."""
+    """``a ** b``, by libm."""
     from tvmconv._tvm import te
 
     return te.power(a, b)
@@ -135,8 +173,8 @@ def _reinterpret(x: Expr, dtype: str) -> Expr:
     return tirx.reinterpret(dtype, x)
 
 
-def _exponential(x: Expr, result: Callable[[Expr, Expr, Expr], Expr]) -> Expr:
-    """``result(q, s, t)`` with e^x = (1 + q)·s·t; s and t are powers of two, |q| < 0.42.
+def _exponential(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """Variables q, s, t with e^x = (1 + q)·s·t; s and t are powers of two, |q| < 0.42.
 
     e^x = 2^n · e^r with n = round(x / ln2). The power of two is in two parts, since neither 2^128
     nor numbers below the smallest normal one have an exponent's bits.
@@ -145,43 +183,32 @@ def _exponential(x: Expr, result: Callable[[Expr, Expr, Expr], Expr]) -> Expr:
     ----------
     S. L. Moshier, Cephes mathematical library, ``expf``.
     """
-
-    def scale(n: Expr) -> Expr:
-        return _reinterpret((n + 127) << 23, "float32")
-
-    def reduced(clamped: Expr, n: Expr) -> Expr:
-        whole = n.astype("float32")
-        r = clamped - whole * number(_LN2_HIGH) - whole * number(_LN2_LOW)
-        return bind(
-            r,
-            lambda r: bind(
-                n >> 1,
-                lambda half: result(
-                    _polynomial(_EXP, r) * (r * r) + r, scale(half), scale(n - half)
-                ),
-                "int32",
-            ),
-        )
-
-    def rounded(clamped: Expr) -> Expr:
-        shifted = clamped * number(math.log2(math.e)) + number(_MAGIC)
-        n = _reinterpret(shifted, "int32") - _MAGIC_BITS
-        return bind(n, lambda n: reduced(clamped, n), "int32")
-
     # Beyond these e^x is infinite or rounds to 0, by the same arithmetic.
-    return bind(at_least(at_most(x, 89.0), -104.0), rounded)
+    x = bind(at_least(at_most(x, 89.0), -104.0))
+    shifted = x * number(math.log2(math.e)) + number(_MAGIC)
+    n = bind(_reinterpret(shifted, "int32") - _MAGIC_BITS, "int32")
+    whole = bind(n.astype("float32"))
+    r = bind(x - whole * number(_LN2_HIGH) - whole * number(_LN2_LOW))
+    q = bind(_polynomial(_EXP, r) * (r * r) + r)
+    half = bind(n >> 1, "int32")
+    return q, bind(_power_of_two(half)), bind(_power_of_two(n - half))
+
+
+def _power_of_two(n: Expr) -> Expr:
+    return _reinterpret((n + 127) << 23, "float32")
 
 
 def exp(x: Expr) -> Expr:
     """e^x."""
-    return _exponential(x, lambda q, s, t: (q + number(1.0)) * s * t)
+    q, s, t = _exponential(x)
+    return (q + number(1.0)) * s * t
 
 
 def expm1_negative(x: Expr) -> Expr:
     """e^x − 1 for x ≤ 0, to full accuracy near 0 too; no number for x above 88."""
-    return _exponential(
-        x, lambda q, s, t: bind(s * t, lambda scale: q * scale + (scale - number(1.0)))
-    )
+    q, s, t = _exponential(x)
+    scale = bind(s * t)
+    return q * scale + (scale - number(1.0))
 
 
 def log(x: Expr) -> Expr:
@@ -191,45 +218,33 @@ def log(x: Expr) -> Expr:
     ----------
     S. L. Moshier, Cephes mathematical library, ``logf``.
     """
-    infinity = number(math.inf)
-
-    def special(v: Expr) -> Expr:
-        below = select(v == number(0.0), number(-math.inf), number(math.nan))
-        positive = select(v < infinity, _log_of_finite(v), infinity)
-        return select(v > number(0.0), positive, below)
-
-    return bind(x, special)
+    x, infinity = bind(x), number(math.inf)
+    positive = select(x < infinity, _log_of_finite(x), infinity)
+    below = select(x == number(0.0), number(-math.inf), number(math.nan))
+    return select(x > number(0.0), positive, below)
 
 
 def _log_of_finite(x: Expr) -> Expr:
-    """The logarithm of a positive finite number: x = 2^n · (1 + f)."""
-
-    def combined(f: Expr, n: Expr) -> Expr:
-        square = f * f
-        tail = _polynomial(_LOG, f) * f * square + n * number(_LN2_LOW) - square * number(0.5)
-        return n * number(_LN2_HIGH) + (f + tail)
-
-    def split(bits: Expr, tiny: Expr) -> Expr:
-        # Counted from sqrt(1/2), the exponent's bits are n and the others those of the mantissa.
-        mantissa = _reinterpret((bits & 0x7FFFFF) + _SQRT_HALF_BITS, "float32")
-        exponent = (bits >> 23) - 127
-        n = exponent.astype("float32") - select(tiny, number(23.0), number(0.0))
-        return bind(mantissa - number(1.0), lambda f: bind(n, lambda n: combined(f, n)))
-
+    """The logarithm of a variable that is positive and finite: x = 2^n · (1 + f)."""
     tiny = x < number(_SMALLEST_NORMAL)
     normal = x * select(tiny, number(2.0**23), number(1.0))
-    bits = _reinterpret(normal, "int32") + (_ONE_BITS - _SQRT_HALF_BITS)
-    return bind(bits, lambda bits: split(bits, tiny), "int32")
+    # Counted from sqrt(1/2), the exponent's bits are n and the others those of the mantissa.
+    bits = bind(_reinterpret(normal, "int32") + (_ONE_BITS - _SQRT_HALF_BITS), "int32")
+    exponent = ((bits >> 23) - 127).astype("float32")
+    n = bind(exponent - select(tiny, number(23.0), number(0.0)))
+    mantissa = _reinterpret((bits & 0x7FFFFF) + _SQRT_HALF_BITS, "float32")
+    f = bind(mantissa - number(1.0))
+    square = bind(f * f)
+    tail = _polynomial(_LOG, f) * f * square + n * number(_LN2_LOW) - square * number(0.5)
+    return n * number(_LN2_HIGH) + (f + tail)
 
 
 def log1p_small(x: Expr) -> Expr:
     """log(1 + x) for 0 ≤ x ≤ 1."""
-
-    def corrected(x: Expr, u: Expr) -> Expr:
-        # u is 1 + x rounded; the rounding error, relative to u, is what the logarithm lacks.
-        return _log_of_finite(u) + (x - (u - number(1.0))) / u
-
-    return bind(x, lambda x: bind(number(1.0) + x, lambda u: corrected(x, u)))
+    x = bind(x)
+    u = bind(number(1.0) + x)
+    # u is 1 + x rounded; the rounding error, relative to u, is what its logarithm lacks.
+    return _log_of_finite(u) + (x - (u - number(1.0))) / u
 
 
 def sigmoid(x: Expr) -> Expr:
@@ -239,23 +254,17 @@ def sigmoid(x: Expr) -> Expr:
 
 def tanh(x: Expr) -> Expr:
     """The hyperbolic tangent: an odd polynomial near zero, 1 − 2 / (e^2x + 1) elsewhere."""
-
-    def small(x: Expr, square: Expr) -> Expr:
-        return x + x * square * _polynomial(_TANH, square)
-
-    def both(x: Expr) -> Expr:
-        large = number(1.0) - number(2.0) / (exp(x * number(2.0)) + number(1.0))
-        near = bind(x * x, lambda square: small(x, square))
-        return select(absolute(x) < number(0.625), near, large)
-
-    return bind(x, both)
+    x = bind(x)
+    square = bind(x * x)
+    near = x + x * square * _polynomial(_TANH, square)
+    large = number(1.0) - number(2.0) / (exp(x * number(2.0)) + number(1.0))
+    return select(absolute(x) < number(0.625), near, large)
 
 
 def softplus(x: Expr) -> Expr:
     """log(1 + e^x) = max(x, 0) + log(1 + e^−|x|)."""
-    return bind(
-        x, lambda x: at_least(x, 0.0) + log1p_small(exp(number(0.0) - absolute(x)))
-    )
+    x = bind(x)
+    return at_least(x, 0.0) + log1p_small(exp(number(0.0) - absolute(x)))
 
 
 def erf(x: Expr) -> Expr:

@@ -181,9 +181,7 @@ def _verify_network(
     module = compile(graph, target, threads, progress=progress)
     got = module(feeds)
     wanted = evaluate_model(proto, feeds, names)
-    checks = tuple(
-        compare(name, y, ref) for name, y, ref in zip(names, got, wanted, strict=True)
-    )
+    checks = tuple(compare(name, y, ref) for name, y, ref in zip(names, got, wanted, strict=True))
     wrong = ""
     if bisect and not all(c.ok for c in checks):
         wrong = first_wrong_node(graph, target, feeds)
@@ -196,9 +194,7 @@ def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
     return {v.name: rng.standard_normal(v.shape).astype(v.dtype) for v in graph.inputs}
 
 
-def compare(
-    name: str, got: Array, reference: Array, atol: float = NETWORK_ATOL
-) -> OutputCheck:
+def compare(name: str, got: Array, reference: Array, atol: float = NETWORK_ATOL) -> OutputCheck:
     """Compare a network's value with its reference: ``|got - ref| <= atol + 1e-3·|ref|``."""
     if got.shape != reference.shape:
         message = f"shape {got.shape}, reference {reference.shape}"

@@ -15,6 +15,7 @@ from onnx import helper
 from tvmconv.bench.layer import problem_to_onnx
 from tvmconv.errors import InputError
 from tvmconv.frontend.read import read_model
+from tvmconv.models import resolve
 from tvmconv.problem import Problem
 
 Source = str | Path | onnx.ModelProto
@@ -70,7 +71,7 @@ def load_bench_model(source: Source, batch: int | None = None, seed: int = 0) ->
         name, proto = source.graph.name or "model", onnx.ModelProto()
         proto.CopyFrom(source)
     else:
-        name, proto = Path(source).stem, read_model(source)
+        name, proto = Path(source).stem, read_model(resolve(str(source)))
     make_weights_constant(proto)
     fix_batch(proto, batch, name)
     return BenchModel(name, proto, random_model_inputs(proto, name, seed))

@@ -77,7 +77,7 @@ def model_source(text: str) -> str | Path:
     Returns
     -------
     Path or str
-        A file that exists, or the text of a valid problem.
+        A file that exists, the name of a light network, or the text of a valid problem.
 
     Raises
     ------
@@ -85,6 +85,11 @@ def model_source(text: str) -> str | Path:
         If there is no such file and the text is no problem.
     """
     path = Path(text)
+    if path.name == text and text.startswith("light_") and not path.exists():
+        from tvmconv.models import resolve
+
+        if Path(resolve(text)).is_file():
+            return path  # one of the onnx package's networks: whoever loads it resolves the name
     try:
         if path.is_file():
             return path

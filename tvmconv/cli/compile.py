@@ -23,7 +23,7 @@ from tvmconv.files import check_output_file
 from tvmconv.target import load_target
 
 #: What can be dumped, and the suffix of the file beside the output.
-DUMPS = {"asm": ".s", "tir": ".tir.py", "c": ".plan.c"}
+DUMPS = {"asm": ".s", "c": ".plan.c", "relax": ".relax.py", "tir": ".tir.py"}
 
 
 @click.command()
@@ -57,7 +57,7 @@ DUMPS = {"asm": ".s", "tir": ".tir.py", "c": ".plan.c"}
     "--dump",
     multiple=True,
     type=click.Choice(list(DUMPS)),
-    help="Also write the assembly, the scheduled TIR or the plan in C beside FILE.",
+    help="Also write beside FILE the assembly, the plan in C, the graph or the scheduled TIR.",
 )
 @batch_option
 @params_option
@@ -79,7 +79,7 @@ def command(
     dumps = {kind: output.with_suffix(DUMPS[kind]) for kind in dump}
     for path in (output, *dumps.values()):
         check_output_file(path)
-        if isinstance(source, Path) and path.exists() and path.samefile(source):
+        if isinstance(source, Path) and source.exists() and path.exists() and path.samefile(source):
             raise InputError(f"{path}: the output would replace the model")
     from tvmconv.compiler import compile_to_file
 

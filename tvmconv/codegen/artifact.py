@@ -143,7 +143,7 @@ def write_artifact(
         machine = Machine.of(parts[0].read_bytes()[:64])
         write_data_object(folder / "data.o", machine, blobs)
         parts += [folder / "data.o", *_objects(objects, folder)]
-        _join(parts, unfinished.resolve(), target_triple, format)
+        _join(parts, unfinished.resolve(), target_triple, format, str(output))
         _settle(unfinished, 0o644 if format == "static" else 0o755)
 
 
@@ -166,15 +166,15 @@ def _objects(objects: Sequence[bytes | Path], folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _join(parts: Sequence[Path], output: Path, triple: str, format: Format) -> None:
+def _join(parts: Sequence[Path], output: Path, triple: str, format: Format, label: str) -> None:
     if format == "static":
         joined = parts[0].parent / "tvmconv_model.o"
         link.link_relocatable(parts, joined)
         localise(joined, link.ABI_SYMBOLS)
-        link.archive(joined, output)
+        link.archive(joined, output, label)
     else:
         extra = (link.TVM_SYMBOL,) if format == "tvm" else ()
-        link.link_shared(parts, output, triple, (*link.ABI_SYMBOLS, *extra))
+        link.link_shared(parts, output, triple, (*link.ABI_SYMBOLS, *extra), label)
 
 
 def _settle(path: Path, mode: int) -> None:

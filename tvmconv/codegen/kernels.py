@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from tvmconv import ops
 from tvmconv._tvm import TVMObject, te, tvm
 from tvmconv.autoschedule.space import space_for
 from tvmconv.codegen.tir import overlap_tails, retarget_output
@@ -14,9 +15,10 @@ from tvmconv.target import Target
 
 def prim_func(spec: KernelSpec, symbol: str) -> TVMObject:
     """The unscheduled function of a kernel, writing where the output's layout says."""
-    from tvmconv.computes import COMPUTE
-
-    func = te.create_prim_func(COMPUTE[spec.op](spec)).with_attr("global_symbol", symbol)
+    compute = ops.get(spec.op).compute
+    if compute is None:
+        raise ValueError(f"{spec.op} is no kernel")
+    func = te.create_prim_func(compute(spec)).with_attr("global_symbol", symbol)
     return retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
 
 
@@ -28,9 +30,7 @@ def scheduled(spec: KernelSpec, symbol: str, target: Target, rank: int = 0) -> T
 
 def build(func: TVMObject, symbol: str, target: Target) -> TVMObject:
     """Compile a scheduled function to a TVM runtime module."""
-    return tvm.compile(
-        tvm.IRModule({symbol: func}), tvm.target.Target(target.llvm_target())
-    ).mod
+    return tvm.compile(tvm.IRModule({symbol: func}), tvm.target.Target(target.llvm_target())).mod
 
 
 def object_code(spec: KernelSpec, symbol: str, target: Target) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -63,9 +64,21 @@ def _cache_environment() -> dict[str, str]:
     except OSError:
         usable = False
     if not usable:
-        fallback = Path(tempfile.gettempdir()) / f"tvmconv-zig-{os.getuid()}"
-        environment["ZIG_GLOBAL_CACHE_DIR"] = str(fallback)
+        environment["ZIG_GLOBAL_CACHE_DIR"] = str(_temporary_cache())
     return environment
+
+
+def _temporary_cache() -> Path:
+    """A cache in the folder for temporary files, where others could plant one for this user."""
+    path = Path(tempfile.gettempdir()) / f"tvmconv-zig-{os.getuid()}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        facts = path.lstat()
+    except OSError as error:
+        raise EnvironmentError_(f"no folder for zig's cache: {path}: {error.strerror}") from None
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise EnvironmentError_(f"no folder for zig's cache: {path} can be written by others")
+    return path
 
 
 def _executable(action: str) -> str:
@@ -86,7 +99,7 @@ def zig(arguments: Sequence[str], folder: Path, action: str) -> None:
     folder : Path
         Working directory.
     action : str
-        What is being done, for the message, such as "link m.so".
+        What is being done, for the message, such as "link the model".
 
     Raises
     ------
@@ -111,6 +124,8 @@ def zig(arguments: Sequence[str], folder: Path, action: str) -> None:
         told = next((line for line in lines if "error" in line.lower()), " ".join(lines[-1:]))
         if os.strerror(errno.ENOSPC) in result.stderr or "NoSpaceLeft" in result.stderr:
             told = os.strerror(errno.ENOSPC)
+        elif result.returncode < 0:  # how the linker ends where its output cannot grow
+            told = f"ended by signal {-result.returncode}; is the disk full?"
         raise EnvironmentError_(f"cannot {action}: zig: {told or f'exit {result.returncode}'}")
 
 
@@ -145,8 +160,19 @@ def compile_sources(
     return objects
 
 
-def link_shared(objects: Sequence[Path], output: Path, triple: str, exports: Sequence[str]) -> None:
+def link_shared(
+    objects: Sequence[Path], output: Path, triple: str, exports: Sequence[str], label: str
+) -> None:
     """Link objects to a shared library that exports only the named symbols.
+
+    Parameters
+    ----------
+    objects : sequence of Path
+    output : Path
+    triple : str
+    exports : sequence of str
+    label : str
+        What messages call the output.
 
     Raises
     ------
@@ -160,7 +186,7 @@ def link_shared(objects: Sequence[Path], output: Path, triple: str, exports: Seq
     (folder / "exports.map").write_text(f"{{ global: {names}; local: *; }};\n")
     files = [str(path) for path in objects]
     command = ["cc", "-target", triple, *LINK_FLAGS, *files, "-o", str(output)]
-    zig(command, folder, f"link {output.name}")
+    zig(command, folder, f"link {label}")
 
 
 def link_relocatable(objects: Sequence[Path], output: Path) -> None:
@@ -176,8 +202,8 @@ def link_relocatable(objects: Sequence[Path], output: Path) -> None:
     zig(command, objects[0].parent, "join the objects")
 
 
-def archive(member: Path, output: Path) -> None:
-    """Make a static library of one object.
+def archive(member: Path, output: Path, label: str) -> None:
+    """Make a static library of one object; messages call it ``label``.
 
     Raises
     ------
@@ -185,4 +211,4 @@ def archive(member: Path, output: Path) -> None:
         As :func:`zig`.
     """
     command = ["ar", "rcsD", str(output), member.name]
-    zig(command, member.parent, f"write {output.name}")
+    zig(command, member.parent, f"write {label}")

@@ -59,9 +59,7 @@ def _block_with(
     )
 
 
-def retarget_output(
-    func: TVMObject, shape: Sequence[int], offsets: Sequence[int]
-) -> TVMObject:
+def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int]) -> TVMObject:
     """Let a function write its last parameter into part of a larger buffer.
 
     Parameters
@@ -152,9 +150,7 @@ def _conjuncts(predicate: TVMObject) -> list[TVMObject]:
     return [predicate]
 
 
-def _overlapped(
-    realize: TVMObject, loops: Sequence[TVMObject]
-) -> tuple[list[TVMObject], int]:
+def _overlapped(realize: TVMObject, loops: Sequence[TVMObject]) -> tuple[list[TVMObject], int]:
     """Bindings of a block with their tails overlapped, and how many of them changed."""
     analyzer = sym.Analyzer()
     for loop in loops:

@@ -49,7 +49,7 @@ def graph_of(
     problem = Problem.parse(problem_text)
     if outputs is not None and list(outputs) != [OUTPUT]:
         raise InputError(f"{problem}: the only output is '{OUTPUT}', not {list(outputs)}")
-    constants = _constants(problem, params)
+    constants = read_params(problem, params)
     values = [
         Value(name, shape, problem.dtype, constants.get(name))
         for name, shape in problem.inputs.items()
@@ -60,7 +60,7 @@ def graph_of(
     return Graph(problem.text, run_time, [output], [node])
 
 
-def _constants(problem: Problem, params: Params | None) -> dict[str, Array]:
+def read_params(problem: Problem, params: Params | None) -> dict[str, Array]:
     """Return the parameters, checked against the problem."""
     if params is None:
         return {}

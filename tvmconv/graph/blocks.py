@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from tvmconv.graph.fuse import FAMILY, base_inputs
+from tvmconv import ops
+from tvmconv.graph.fuse import base_inputs
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.layout import Layout
-from tvmconv.packing import packed_shapes
-from tvmconv.problem import Problem
 
 #: Operators whose result lies in blocks and whose input has to.
-_BLOCKED = FAMILY | {"lrn", "channel_shuffle"}
+_BLOCKED = ops.names(lambda operator: operator.layout in ("blocked", "any"))
 #: Operators that read channels one by one, from plain tensors as well.
-_ANY_INPUT = frozenset({"conv", "dense"})
+_ANY_INPUT = ops.names(lambda operator: operator.layout == "any")
+#: Operators whose result lies as their inputs do.
+_SAME = ops.names(lambda operator: operator.layout == "same")
 
 
 def assign_blocks(graph: Graph, block: int) -> tuple[Graph, dict[Value, Layout]]:
@@ -48,7 +49,7 @@ class _Placer:
             if node.op in _ANY_INPUT:
                 taken = self._plain_if_unblocked(node.inputs[0], block)
             inputs = [self._as(node.inputs[0], taken), *self._rest(node, taken, block)]
-        elif node.op in ("elementwise", "concat"):
+        elif node.op in _SAME:
             inputs = [self._as(v, block) for v in node.inputs]
         else:
             inputs = [self._as(v, 1) for v in node.inputs]
@@ -63,7 +64,7 @@ class _Placer:
         """Block of a node's result."""
         if node.op in _BLOCKED:
             return self.block
-        if node.op == "elementwise" or (node.op == "concat" and node.attrs["axis"] == 1):
+        if node.op in _SAME:
             blocked = any(self.layouts[v].block > 1 for v in node.inputs if v in self.layouts)
             return self.block if blocked else 1
         return 1
@@ -89,7 +90,7 @@ class _Placer:
         """A weight or bias that is known only at run time, packed by a kernel."""
         attrs = {"problem": node.attrs["problem"], "host": node.op, "role": role}
         attrs |= {"in_block": taken, "block": block}
-        shape = packed_shapes(node.op, Problem.parse(node.attrs["problem"]), taken, block)[role]
+        shape = ops.get("pack_weight").output_shape([value.shape], attrs)
         packed = Value(f"{node.name}:{role}", shape, value.dtype)
         self._append(Node("pack_weight", [self._as(value, 1)], packed, attrs, node.name), 1)
         return packed

@@ -1,48 +1,31 @@
 """Fusion: what follows a kernel element by element is computed while its result is in registers.
 
-Four rewrites, in this order:
+The rewrites, in the order of :data:`REWRITES`:
 
-* :func:`dense_on_maps`: a flatten before ``dense`` disappears: the dense layer becomes a convolution
-  whose kernel covers the whole map, so that the map never has to be brought into plain order;
-* :func:`as_programs`: every elementwise node becomes an ``elementwise`` node with a *program*, a list
-  of steps;
+* :func:`as_programs`: every elementwise node becomes an ``elementwise`` node with a *program*, a
+  list of steps;
 * :func:`sink_reshapes`: a reshape before an elementwise node moves behind it, out of its way;
-* :func:`fuse_elementwise`: a program joins the program of the node whose result it reads, if nothing
-  else reads that: bias, activation and residual addition thus become part of the convolution.
+* :func:`dense_on_maps`: a flatten before ``dense`` disappears: the dense layer becomes a
+  convolution whose kernel covers the whole map, so that the map never has to be brought into plain
+  order; its result is reshaped, and that may have to sink again;
+* :func:`fuse_elementwise`: a program joins the program of the node whose result it reads, if
+  nothing else reads that: bias, activation and residual addition thus become part of the
+  convolution.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from tvmconv import ops
 from tvmconv.graph.ir import Graph, Node, Value
-from tvmconv.ops.binary import FUNCTIONS as BINARY
-from tvmconv.ops.elementwise import FUNCTIONS as UNARY
 from tvmconv.problem import Problem
 
 #: Operators that can take a program.
-HOSTS = frozenset(
-    {
-        "conv",
-        "depthwise_conv",
-        "dense",
-        "max_pool",
-        "avg_pool",
-        "global_avg_pool",
-        "global_max_pool",
-        "lrn",
-        "elementwise",
-    }
-)
-#: Inputs of a host that are not operands of its program.
-FAMILY = frozenset(HOSTS - {"lrn", "elementwise"})
-
-
-def fuse(graph: Graph) -> Graph:
-    """Return the graph with elementwise work fused into the kernels that feed it."""
-    for rewrite in (dense_on_maps, as_programs, sink_reshapes, fuse_elementwise):
-        graph = rewrite(graph)
-    return graph
+HOSTS = ops.names(lambda operator: operator.takes_program)
+#: Operators whose inputs, less the operands of a program, are those of a problem.
+FAMILY = ops.names(lambda operator: operator.family is not None)
 
 
 def dense_on_maps(graph: Graph) -> Graph:
@@ -72,8 +55,10 @@ def remove_dead(graph: Graph) -> Graph:
 def _flattens(node: Node) -> bool:
     """Whether a reshape turns (N, C, *spatial) into (N, C * spatial)."""
     shape = node.inputs[0].shape
-    return len(shape) in (3, 4, 5) and node.output.shape[:1] == shape[:1] and (
-        len(node.output.shape) == 2
+    return (
+        len(shape) in (3, 4, 5)
+        and node.output.shape[:1] == shape[:1]
+        and (len(node.output.shape) == 2)
     )
 
 
@@ -131,15 +116,15 @@ Program = tuple[Value, list[dict[str, Any]], list[Value]]
 
 def _program(node: Node) -> Program | None:
     """Running value, steps and operands of an elementwise node; None if it is not elementwise."""
-    if node.op in UNARY:
+    if ops.get(node.op).expression is None and node.op != "scale_shift":
+        return None
+    if len(node.inputs) == 1:
         return node.inputs[0], [{"op": node.op, **node.attrs}], []
     if node.op == "scale_shift":
         steps = [{"op": "mul", "operand": 0}, {"op": "add", "operand": 1}]
         return node.inputs[0], steps, node.inputs[1:]
     if node.op == "prelu":
         return _binary("prelu", *node.inputs, reverse=False)
-    if node.op not in BINARY:
-        return None
     a, b = node.inputs
     if b.shape == node.output.shape and (a.shape != b.shape or (a.is_constant > b.is_constant)):
         return _binary(node.op, b, a, reverse=True)
@@ -192,9 +177,9 @@ def sink_reshapes(graph: Graph) -> Graph:
             operands = [_in_shape(v, (*v.shape, *missing), []) for v in node.inputs[1:]]
             nodes.append(Node("elementwise", [x, *operands], inner, node.attrs, node.name))
             node = Node("reshape", [inner], node.output, reshape.attrs, reshape.name)
-        if node.op == "reshape" and len(readers.get(node.output, ())) == 1:
-            if node.output not in graph.outputs:
-                reshapes[node.output] = node
+        once = len(readers.get(node.output, ())) == 1 and node.output not in graph.outputs
+        if node.op == "reshape" and once:
+            reshapes[node.output] = node
         nodes.append(node)
     return Graph(graph.name, graph.inputs, graph.outputs, nodes)
 
@@ -202,8 +187,6 @@ def sink_reshapes(graph: Graph) -> Graph:
 def _sinks(reshape: Node, node: Node) -> bool:
     """Whether an elementwise node can be computed in the shape before a reshape."""
     before, after = reshape.inputs[0].shape, reshape.output.shape
-    if reshape.output in node.inputs[1:]:
-        return False
     trailing = before == (*after, *(1,) * (len(before) - len(after)))
     return len(node.inputs) == 1 or (trailing and all(v.is_constant for v in node.inputs[1:]))
 
@@ -218,11 +201,13 @@ def fuse_elementwise(graph: Graph) -> Graph:
             place = position.get(through)
             if place is None or merged[place].op not in HOSTS or through in graph.outputs:
                 continue
-            if len(readers[through]) > 1 or through.shape != node.output.shape:
+            if len(readers[through]) > 1:
+                continue
+            if _costly(merged[place]) and _costly(node):
                 continue
             joined = _join(merged[place], node, through)
             # Every operand has to be there when the host runs.
-            if joined is None or any(position.get(v, -1) >= place for v in joined.inputs):
+            if any(position.get(v, -1) >= place for v in joined.inputs):
                 continue
             merged[place] = joined
             position[node.output] = place
@@ -237,21 +222,26 @@ def _hosts_of(node: Node) -> list[Value]:
     """Inputs whose producer might take over the node's program: ``x``, or a first operand."""
     first = node.attrs["program"][0]
     swappable = first["op"] in ("add", "mul", "maximum", "minimum") and first.get("operand") == 0
-    if swappable and node.inputs[1].shape == node.output.shape and node.inputs.count(
-        node.inputs[1]
-    ) == 1:
+    if (
+        swappable
+        and node.inputs[1].shape == node.output.shape
+        and node.inputs.count(node.inputs[1]) == 1
+    ):
         return [node.inputs[0], node.inputs[1]]
     return [node.inputs[0]]
 
 
-def _join(host: Node, node: Node, through: Value) -> Node | None:
+def _costly(node: Node) -> bool:
+    """Whether a step of the node's program is one of which a kernel takes only one."""
+    return any(ops.get(step["op"]).costly for step in node.attrs.get("program", []))
+
+
+def _join(host: Node, node: Node, through: Value) -> Node:
     """Append a node's program to its host's."""
     x, *operands = node.inputs
     steps = [dict(step) for step in node.attrs["program"]]
     if through is not x:
         operands[0] = x
-    if through in operands:
-        return None
     base = base_inputs(host)
     present = len(host.inputs) - base
     for step in steps:
@@ -260,3 +250,19 @@ def _join(host: Node, node: Node, through: Value) -> Node | None:
     attrs = dict(host.attrs)
     attrs["program"] = [*attrs.get("program", []), *steps]
     return Node(host.op, [*host.inputs, *operands], node.output, attrs, host.name)
+
+
+REWRITES: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
+    ("AsPrograms", as_programs),
+    ("SinkReshapes", sink_reshapes),
+    ("DenseOnMaps", dense_on_maps),
+    ("SinkReshapes", sink_reshapes),
+    ("FuseElementwise", fuse_elementwise),
+)
+
+
+def fuse(graph: Graph) -> Graph:
+    """Return the graph with elementwise work fused into the kernels that feed it."""
+    for _, rewrite in REWRITES:
+        graph = rewrite(graph)
+    return graph

@@ -168,10 +168,15 @@ def _non_negative(graph: Graph) -> set[Value]:
     return known
 
 
+def converts_constant(node: Node) -> bool:
+    """Whether a node's result is known when the network is compiled."""
+    return node.op == "convert" and node.inputs[0].is_constant
+
+
 def share_concatenations(graph: Graph) -> Graph:
     """Let the parts of a concatenation along channels be slices of its buffer."""
     placed = Placed.of(graph)
-    made = {n.output for n in graph.nodes if not (n.op == "convert" and n.inputs[0].is_constant)}
+    made = {n.output for n in graph.nodes if not converts_constant(n)}
     # From the last to the first: a concatenation that is itself a part goes first into its whole.
     for node in reversed(placed.graph.nodes):
         layout = placed.layouts[node.output]
@@ -221,20 +226,20 @@ def _spread_slices(placed: Placed) -> None:
 def share_views(graph: Graph) -> Graph:
     """Let a reshape, or a conversion that moves nothing, be the same memory.
 
-    A reshape from one halo or slice into another goes through a compact copy: the runtime's
-    conversions have a compact tensor on one side.
+    What remains is done by the runtime, whose conversions have a compact plain tensor on one side:
+    where neither side is one, such as from a halo into blocks, a copy that is comes between.
     """
     placed = Placed.of(graph)
+    made = {n.output for n in graph.nodes if not converts_constant(n)}
     nodes: list[Node] = []
     for node in placed.graph.nodes:
         source = node.inputs[0]
-        old, new = placed.layouts.get(source), placed.layouts[node.output]
-        if node.op in ("reshape", "convert") and old is not None and not source.is_constant:
-            if _compact(old) and _compact(new):
-                if node.output not in placed.buffer and _same_order(node, old, new):
-                    node.op = "view"
-            elif not _compact(old) and not _compact(new):
-                copy = Value(f"{source.name}:compact", source.shape, source.dtype)
+        if node.op in ("reshape", "convert") and source in made:
+            old, new = placed.layouts[source], placed.layouts[node.output]
+            if is_compact(old) and is_compact(new) and _same_order(node, old, new):
+                node.op = "view"
+            elif not (is_plain(old) or is_plain(new)):
+                copy = Value(f"{source.name}:plain", source.shape, source.dtype)
                 placed.layouts[copy] = Layout(source.shape, dtype=source.dtype)
                 nodes.append(Node("convert", [source], copy, {}, node.name))
                 node.inputs = [copy]
@@ -243,7 +248,12 @@ def share_views(graph: Graph) -> Graph:
     return placed.to_graph()
 
 
-def _compact(layout: Layout) -> bool:
+def is_plain(layout: Layout) -> bool:
+    """Whether elements lie as in a caller's tensor."""
+    return layout.block == 1 and is_compact(layout)
+
+
+def is_compact(layout: Layout) -> bool:
     """Whether a tensor has a buffer without a halo to itself."""
     return not layout.has_halo and not layout.slots
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tvmconv import ops
 from tvmconv.codegen.plan import (
     BlockedTensor,
     BorderStep,
+    CopyStep,
     KernelStep,
     PackStep,
     Plan,
@@ -19,10 +22,10 @@ from tvmconv.codegen.plan import (
     TensorArgument,
     UnpackStep,
 )
-from tvmconv.graph.fuse import base_inputs
+from tvmconv.graph.fuse import HOSTS, base_inputs
 from tvmconv.graph.ir import Node, Value
-from tvmconv.graph.layout import Placed
-from tvmconv.graph.memory import Lifetime, aligned, assign_offsets
+from tvmconv.graph.layout import Placed, converts_constant, is_plain
+from tvmconv.graph.memory import ALIGNMENT_BYTES, Lifetime, aligned, assign_offsets
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
 from tvmconv.problem import Problem
@@ -67,16 +70,26 @@ class Lowered:
     kernels : dict of str to KernelSpec
         By the name under which the plan calls them.
     weights : Weights
+    module : IRModule
+        What was lowered: the network after the graph passes.
     """
 
     plan: Plan
-    kernels: dict[str, KernelSpec] = field(default_factory=dict)
-    weights: Weights = field(default_factory=Weights)
+    kernels: dict[str, KernelSpec]
+    weights: Weights
+    module: Any = None
 
 
 def lower(placed: Placed) -> Lowered:
     """Lower a placed graph."""
     return _Lowerer(placed).run()
+
+
+def lower_module(module: Any) -> Lowered:
+    """Lower what :func:`tvmconv.graph.pipeline.optimized` returns."""
+    from tvmconv.graph.relax import from_relax
+
+    return replace(lower(Placed.of(from_relax(module))), module=module)
 
 
 class _Lowerer:
@@ -86,25 +99,27 @@ class _Lowerer:
         self.placed = placed
         self.graph = placed.graph
         self.inputs = {v: k for k, v in enumerate(self.graph.inputs)}
-        self.nodes = [n for n in self.graph.nodes if n.op not in _FREE]
+        self.folded = {n.output: n.inputs[0] for n in self.graph.nodes if converts_constant(n)}
+        free = (n for n in self.graph.nodes if n.op not in _FREE)
+        self.nodes = [n for n in free if n.output not in self.folded]
         self.weights = Weights()
         self.kernels: dict[str, KernelSpec] = {}
         self.steps: list[Step] = []
         self.offsets, self.arena_bytes = self._arena()
 
+    def _in_arena(self, value: Value) -> bool:
+        return not value.is_constant and value not in self.folded and value not in self.inputs
+
     def _arena(self) -> tuple[dict[Value, int], int]:
         """Offsets of the buffers of all computed values."""
         alive: dict[Value, Lifetime] = {}
         for k, node in enumerate(self.nodes):
-            for value in (node.output, *node.inputs):
-                if value.is_constant or value in self.inputs:
-                    continue
+            for value in filter(self._in_arena, (node.output, *node.inputs)):
                 root = self.placed.root(value)
                 size = self.placed.layouts[root].buffer_bytes
                 alive.setdefault(root, Lifetime(size, k, k)).last = k
-        for value in self.graph.outputs:
-            if not value.is_constant and value not in self.inputs:
-                alive[self.placed.root(value)].last = len(self.nodes)
+        for value in filter(self._in_arena, self.graph.outputs):
+            alive[self.placed.root(value)].last = len(self.nodes)
         offsets, arena_bytes = assign_offsets(list(alive.values()))
         return dict(zip(alive, offsets, strict=True)), arena_bytes
 
@@ -125,7 +140,7 @@ class _Lowerer:
         plan = Plan(
             self.arena_bytes,
             [Port(v.name, v.shape, v.dtype) for v in self.graph.inputs],
-            [Port(v.name.partition(":")[0], v.shape, v.dtype) for v in self.graph.outputs],
+            [Port(v.name, v.shape, v.dtype) for v in self.graph.outputs],
             self.steps,
         )
         return Lowered(plan, self.kernels, self.weights)
@@ -133,7 +148,7 @@ class _Lowerer:
     def _border(self, node: Node, root: Value) -> None:
         """Zero the halo before the first writer of a buffer, unless that writer does."""
         layout = self.placed.layouts[root]
-        packs = node.op == "convert" and node.output is root and layout.block >= 1
+        packs = node.op in ("convert", "reshape") and node.output is root
         if layout.has_halo and not packs:
             tensor = BlockedTensor.of(layout, self.offsets[root])
             self.steps.append(BorderStep(tensor, f"{node.name}:border"))
@@ -144,11 +159,11 @@ class _Lowerer:
         return BlockedTensor.of(layout, self.offsets[root])
 
     def _plain(self, value: Value) -> TensorArgument:
-        """A caller's tensor, or a compact plain one in the arena."""
+        """A caller's tensor, a constant, or a compact plain tensor in the arena."""
         if value in self.inputs:
             return TensorArgument("input", value.shape, value.dtype, 0, self.inputs[value])
-        if value.is_constant:
-            return self.weights.add(_data(value))
+        if value.is_constant or value in self.folded:
+            return self._constant(self.folded.get(value, value), Layout(value.shape))
         root = self.placed.root(value)
         return TensorArgument("arena", value.shape, value.dtype, self.offsets[root])
 
@@ -157,9 +172,9 @@ class _Lowerer:
         source, result = node.inputs[0], node.output
         new = self.placed.layouts[result]
         old = self.placed.layouts.get(source)
-        if old is None or (old.block == 1 and not old.has_halo and not old.slots):
+        if old is None or (is_plain(old)):
             self.steps.append(PackStep(self._plain(source), self._shaped(result), node.name))
-        elif new.block == 1 and not new.has_halo and not new.slots:
+        elif is_plain(new):
             self.steps.append(UnpackStep(self._shaped(source), self._plain(result), node.name))
         else:
             raise ValueError(f"{node.name}: no conversion from {old} to {new}")
@@ -167,61 +182,60 @@ class _Lowerer:
     def _shaped(self, value: Value) -> BlockedTensor:
         """A value as N, C and up to three more axes; plain ones of other ranks are flattened."""
         layout = self.placed.layouts[value]
-        if layout.block == 1 and not layout.has_halo and not layout.slots:
+        if is_plain(layout):
             offset = self.offsets[self.placed.root(value)]
             return BlockedTensor((1, math.prod(value.shape)), offset, dtype=value.dtype)
         return self._tensor(value)
 
     def _output(self, index: int, value: Value) -> None:
         target = TensorArgument("output", value.shape, value.dtype, 0, index)
-        if value in self.inputs or value.is_constant:
-            raise ValueError(f"output {value.name} is not computed")
-        self.steps.append(UnpackStep(self._shaped(value), target, f"{value.name}:output"))
+        name = f"{value.name}:output"
+        if self._in_arena(value):
+            self.steps.append(UnpackStep(self._shaped(value), target, name))
+        else:
+            self.steps.append(CopyStep(self._plain(value), target, name))
 
     def _kernel(self, node: Node) -> None:
         """Emit the call of a node's kernel."""
-        from tvmconv.computes import PACK
-
-        base = base_inputs(node) if node.op not in ("concat", "add") else 0
-        layouts = self.placed.layouts
-        if node.op == "elementwise" or (node.attrs.get("problem") and node.op != "pack_weight"):
-            data = [node.inputs[0], *node.inputs[base:]]
-            constants = node.inputs[1:base]
-        else:
-            data, constants = list(node.inputs), []
+        base = base_inputs(node) if node.op in HOSTS else 1
+        data, weights = [node.inputs[0], *node.inputs[base:]], node.inputs[1:base]
         places = [self._place(v) for v in (*data, node.output)]
-        spec = KernelSpec(
-            node.op,
-            canonical_json(node.attrs),
-            tuple(layout for layout, _ in places[:-1]),
-            places[-1][0],
-        )
+        layouts = tuple(layout for layout, _ in places)
+        spec = KernelSpec(node.op, canonical_json(node.attrs), layouts[:-1], layouts[-1])
         name = f"tvmconv_{spec.digest}"
         self.kernels.setdefault(name, spec)
-        packed: list[TensorArgument] = []
-        if constants and not constants[0].is_constant:
-            packed = [self._place(v)[1] for v in constants]
-        elif node.op in PACK:
-            packed = [self.weights.add(a) for a in PACK[node.op](spec, [_data(v) for v in constants])]
         arguments = [argument for _, argument in places]
+        packed = self._packed(name, spec, weights)
+        macs = Problem.parse(node.attrs["problem"]).macs if weights else 0
         call = (arguments[0], *packed, *arguments[1:])
-        macs = 0
-        if base_inputs(node) > 1 and node.op != "pack_weight":
-            macs = Problem.parse(node.attrs["problem"]).macs
-        self.steps.append(KernelStep(name, tuple(call), node.name, node.op, macs))
-        del layouts
+        self.steps.append(KernelStep(name, call, node.name, node.op, macs))
+
+    def _packed(self, name: str, spec: KernelSpec, weights: list[Value]) -> list[TensorArgument]:
+        """A kernel's weights, in the order in which it reads them, or its tables."""
+        if not all(v.is_constant for v in weights):
+            return [self._place(v)[1] for v in weights]
+        pack = ops.get(spec.op).pack
+        if pack is None:
+            return []
+        arrays = [_data(v) for v in weights]
+        return self.weights.add((name, *map(id, arrays)), lambda: pack(spec, arrays))
 
     def _place(self, value: Value) -> tuple[Layout, TensorArgument]:
         """Layout under which a kernel sees a value, and where the kernel finds it."""
         layout = self.placed.layouts[value]
-        if value.is_constant:
-            return layout, self.weights.add(_blocked(_data(value), layout))
+        if value in self.folded:
+            return layout, self._constant(self.folded[value], layout)
         offset = self.offsets[self.placed.root(value)]
         slot_bytes = math.prod(layout.buffer_shape[2:]) * itemsize(layout.dtype)
-        if layout.slots and layout.shape[0] == 1 and slot_bytes % 64 == 0:
+        if layout.slots and layout.shape[0] == 1 and slot_bytes % ALIGNMENT_BYTES == 0:
             offset += layout.first * slot_bytes
             layout = replace(layout, slots=0, first=0)
         return layout, TensorArgument("arena", layout.buffer_shape, layout.dtype, offset)
+
+    def _constant(self, value: Value, layout: Layout) -> TensorArgument:
+        """A constant among the weights, in a layout."""
+        data = _data(value)
+        return self.weights.add((id(data), layout), lambda: [_in_layout(data, layout)])[0]
 
 
 def _data(value: Value) -> np.ndarray[Any, Any]:
@@ -230,14 +244,15 @@ def _data(value: Value) -> np.ndarray[Any, Any]:
     return value.data
 
 
-def _blocked(data: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:
-    """Bring a constant into a layout without halo."""
+def _in_layout(data: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:
+    """Bring a constant into a layout."""
+    data = data.reshape(layout.shape)
+    if layout.has_halo:
+        data = np.pad(data, [(0, 0), (0, 0), *zip(layout.lows, layout.highs, strict=True)])
     if layout.block == 1:
-        return data.reshape(layout.buffer_shape)
-    n, channels, *spatial = layout.shape
+        return data
+    n, channels, *spatial = data.shape
     slots, block = layout.own_slots, layout.block
     wide = np.zeros((n, slots * block, *spatial), data.dtype)
-    wide[:, :channels] = data.reshape(layout.shape)
-    return np.ascontiguousarray(
-        np.moveaxis(wide.reshape(n, slots, block, *spatial), 2, -1)
-    )
+    wide[:, :channels] = data
+    return np.moveaxis(wide.reshape(n, slots, block, *spatial), 2, -1)

@@ -21,7 +21,6 @@ from tvmconv import ops
 from tvmconv._tvm import TVMObject, relax, tvm
 from tvmconv.errors import InputError
 from tvmconv.graph.ir import Graph, Node, Value
-from tvmconv.packing import packed_shapes
 from tvmconv.problem import Problem
 
 Shape = tuple[int, ...]
@@ -141,9 +140,7 @@ def _unique(names: Sequence[str]) -> list[str]:
     return result
 
 
-def _bind(
-    node: Node, variables: dict[Value, TVMObject], outputs: Sequence[Value]
-) -> TVMObject:
+def _bind(node: Node, variables: dict[Value, TVMObject], outputs: Sequence[Value]) -> TVMObject:
     """The binding of a node; its variable joins ``variables``."""
     annotation = _type(node.output.shape, node.output.dtype)
     kind = relax.Var if node.output in outputs else relax.DataflowVar
@@ -225,21 +222,16 @@ def _registry_shape(name: str) -> Callable[[list[Shape], Mapping[str, Any]], Sha
         if "program" in attrs:
             operands = {step["operand"] for step in attrs["program"] if "operand" in step}
             shapes = shapes[: len(shapes) - len(operands)]
+        if "layout" in attrs and record.family is not None:  # weights can be packed by then
+            shapes = [shapes[0], *list(Problem.parse(attrs["problem"]).inputs.values())[1:]]
         return record.output_shape(shapes, attrs)
 
     return shape_of
 
 
-def _packed(shapes: list[Shape], attrs: Mapping[str, Any]) -> Shape:
-    problem = Problem.parse(attrs["problem"])
-    return packed_shapes(attrs["host"], problem, attrs["in_block"], attrs["block"])[attrs["role"]]
-
-
 #: Shape inference of the operators that only our passes make.
 _INTERNAL: dict[str, Callable[[list[Shape], Mapping[str, Any]], Shape]] = {
-    "elementwise": lambda shapes, attrs: shapes[0],
     "convert": lambda shapes, attrs: shapes[0],
     "view": lambda shapes, attrs: tuple(attrs.get("shape", shapes[0])),
     "join": lambda shapes, attrs: ops.get("concat").output_shape(shapes, attrs),
-    "pack_weight": _packed,
 }

@@ -169,6 +169,9 @@ class Operator:
     expression : callable or None
         Of operators that work element by element and so can be a step of a fused program:
         ``expression(value, attrs)`` or ``expression(a, b)`` is the TE expression of one element.
+    costly : bool
+        Whether the expression is long, so that a fused program has only one such step: TVM's
+        simplifier takes an expression for a tree, and exponential time for a chain of them.
     layout : {"plain", "same", "blocked", "any"}
         Where channels may lie in blocks: nowhere; in every tensor if they do in one input; in
         every tensor, always; always in the output, while x is read in either form.
@@ -191,6 +194,7 @@ class Operator:
     pack: Callable[[KernelSpec, Sequence[Array]], list[Array]] | None = None
     packed_weight: PackedWeight | None = None
     expression: Callable[..., Any] | None = None
+    costly: bool = False
     layout: Literal["plain", "same", "blocked", "any"] = "plain"
     takes_program: bool = False
     internal: bool = False

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tvmconv import te_math
 from tvmconv.errors import InputError
-from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.kernel import KernelSpec
 from tvmconv.ops import BadCase, Case, Importer, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, broadcast, expect_inputs
 
@@ -39,9 +39,7 @@ def _power(a: Array, b: Array) -> Array:
 
 
 #: name -> (formula, function of arrays, TE expression of two elements)
-FUNCTIONS: dict[
-    str, tuple[str, Callable[[Array, Array], Array], Callable[[Any, Any], Any]]
-] = {
+FUNCTIONS: dict[str, tuple[str, Callable[[Array, Array], Array], Callable[[Any, Any], Any]]] = {
     "add": ("a + b", np.add, operator.add),
     "sub": ("a - b", np.subtract, operator.sub),
     "mul": ("a · b", np.multiply, operator.mul),
@@ -71,8 +69,6 @@ def _make_reference(
 
 def compute(spec: KernelSpec) -> list[Any]:
     """``f(a, b)`` with both inputs broadcast: for what fusion leaves, broadcast both ways."""
-    from tvmconv._tvm import te
-
     a, b = (expressions.placeholder(v, n) for v, n in zip(spec.inputs, "ab", strict=True))
     of_a, of_b = spec.inputs
     out, function = spec.output, FUNCTIONS[spec.op][2]
@@ -81,7 +77,7 @@ def compute(spec: KernelSpec) -> list[Any]:
         left = expressions.operand_at(a, of_a, out, index)
         return function(left, expressions.operand_at(b, of_b, out, index))
 
-    return [a, b, te.compute(out.iteration_shape, body, name="output", attrs={KIND: "map"})]
+    return [a, b, expressions.elements(out.iteration_shape, body)]
 
 
 def _pair(op: str) -> Importer:

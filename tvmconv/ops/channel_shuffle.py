@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import InputError
-from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.kernel import KernelSpec
 from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, expect_inputs, integer, text
 
@@ -57,7 +57,7 @@ def compute(spec: KernelSpec) -> list[Any]:
         source = channel % groups * (channels // groups) + channel // groups
         return layout.at(x, n, source, position)
 
-    return [x, te.compute(out.iteration_shape, body, name="output", attrs={KIND: "map"})]
+    return [x, expressions.elements(out.iteration_shape, body)]
 
 
 OPERATOR = register(

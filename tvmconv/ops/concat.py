@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import InputError
-from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.kernel import KernelSpec
 from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, axis_in, integer, text
 
@@ -58,16 +58,13 @@ def compute(spec: KernelSpec) -> list[Any]:
         for tensor, layout in zip(reversed(parts), reversed(spec.inputs), strict=True):
             extent = layout.shape[axis]
             near = te.max(te.min(place[axis] - (end - extent), extent - 1), 0)
-            element = expressions.element(
-                tensor, layout, [*place[:axis], near, *place[axis + 1 :]]
-            )
+            element = expressions.element(tensor, layout, [*place[:axis], near, *place[axis + 1 :]])
             inside = place[axis] < end
             value = element if value is None else tirx.if_then_else(inside, element, value)
             end -= extent
         return value
 
-    output = te.compute(out.iteration_shape, body, name="output", attrs={KIND: "map"})
-    return [*parts, output]
+    return [*parts, expressions.elements(out.iteration_shape, body)]
 
 
 def _import(node: OnnxNode, builder: Builder) -> Value:

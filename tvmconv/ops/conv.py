@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 def validate(problem: Problem) -> None:
     """Refuse groups that do not divide the channels."""
-    for name, channels in (("input", problem.ci), ("output", problem.co)):
-        if channels % problem.groups:
-            problem.fail("groups", f"must divide the {channels} {name} channels,"
+    for name, count in (("input", problem.ci), ("output", problem.co)):
+        if count % problem.groups:
+            problem.fail("groups", f"must divide the {count} {name} channels,"
                          f" got {problem.groups}")  # fmt: skip
 
 
@@ -79,7 +79,10 @@ def summed_together(trips: int, terms: int) -> int:
 
 
 def compute(spec: KernelSpec) -> list[Any]:
-    """The contraction over ``rc`` (trips over channels), ``rk0`` … (taps) and ``ri`` (inner channels).
+    """The sum over ``rc`` (trips over channels), ``rk0`` … (taps) and ``ri`` (inner channels).
+
+    With the attribute ``shuffled``, the convolution reads the channel shuffle of ``x`` in so many
+    groups; :mod:`tvmconv.graph.shuffle` sets it.
 
     Arguments are ``x``, the weight of :func:`tvmconv.ops.channels.packed_shape`, the bias
     (slots, block) if there is one, the operands of the program, and the output.
@@ -93,6 +96,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     weight = te.placeholder(channels.packed_shape(p, x_layout.block, block), name="weight")
     bias = te.placeholder((spec.output.own_slots, block), name="bias") if p.bias else None
     together = summed_together(plan.trips, plan.step * prod(p.kernel))
+    shuffled = spec.attrs.get("shuffled", 0)
     rc, rk = te.reduce_axis((0, together), "rc"), expressions.tap_axes(p)
     ri = te.reduce_axis((0, plan.step), "ri")
 
@@ -100,27 +104,30 @@ def compute(spec: KernelSpec) -> list[Any]:
         n, slot, *position, lane = index
         trip = first_trip + rc
         channel = channels.channel_start(p, plan, slot, block) + trip * plan.step + ri
+        if shuffled:
+            channel = channel % shuffled * (p.ci // shuffled) + channel // shuffled
         element = x_layout.at(x, n, channel, expressions.window(p, position, rk))
         return te.sum(element * weight[(slot, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
 
-    result = _summed(spec.output.iteration_shape, terms, plan.trips, together)
+    kind = "grouped" if any(plan.starts) else "contraction"
+    result = _summed(spec.output.iteration_shape, terms, plan.trips, together, kind)
     operands, output = expressions.finish(spec, lambda *index: result(*index), bias)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
 
 
-def _summed(shape: Shape, terms: Callable[..., Any], trips: int, together: int) -> Any:
+def _summed(shape: Shape, terms: Callable[..., Any], trips: int, together: int, kind: str) -> Any:
     """The whole sum of each output element, in one chain of additions or as a sum of parts."""
     from tvmconv._tvm import te
 
-    kind = {KIND: "contraction"}
+    attrs = {KIND: kind}
     if together == trips:
-        return te.compute(shape, lambda *index: terms(index, 0), name="conv", attrs=kind)
+        return te.compute(shape, lambda *index: terms(index, 0), name="conv", attrs=attrs)
     parts = trips // together
     part = te.compute(
         (parts, *shape),
         lambda number, *index: terms(index, number * together),
         name="part",
-        attrs=kind,
+        attrs=attrs,
     )
     ro = te.reduce_axis((0, parts), "ro")
     return te.compute(

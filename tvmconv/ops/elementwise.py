@@ -71,15 +71,25 @@ def _line_in_unit(x: Any, slope: float, offset: float) -> Any:
     return te_math.at_least(te_math.at_most(line, 1.0), 0.0)
 
 
-def _below_zero(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Make ``x`` where x ≥ 0, else ``function(x)``."""
-    return lambda x: te_math.bind(
-        x, lambda x: te_math.select(x >= te_math.number(0.0), x, function(x))
-    )
+def _leaky_relu(x: Any, attrs: Attrs) -> Any:
+    x = te_math.bind(x)
+    return te_math.select(x >= te_math.number(0.0), x, x * te_math.number(attrs["alpha"]))
 
 
 def _elu(x: Any, attrs: Attrs) -> Any:
-    return _below_zero(lambda x: te_math.number(attrs["alpha"]) * te_math.expm1_negative(x))(x)
+    x = te_math.bind(x)
+    below = te_math.number(attrs["alpha"]) * te_math.expm1_negative(x)
+    return te_math.select(x >= te_math.number(0.0), x, below)
+
+
+def _hard_swish(x: Any, attrs: Attrs) -> Any:
+    x = te_math.bind(x)
+    return x * _line_in_unit(x, 1 / 6, 0.5)
+
+
+def _silu(x: Any, attrs: Attrs) -> Any:
+    x = te_math.bind(x)
+    return x * te_math.sigmoid(x)
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -99,7 +109,7 @@ FUNCTIONS: dict[str, Function] = {
     "leaky_relu": Function(
         "x where x >= 0, else alpha·x",
         lambda x, a: np.where(x >= 0, x, a["alpha"] * x),
-        lambda x, a: _below_zero(lambda x: x * te_math.number(a["alpha"]))(x),
+        _leaky_relu,
         ("alpha",),
     ),
     "elu": Function(
@@ -117,12 +127,12 @@ FUNCTIONS: dict[str, Function] = {
     "hard_swish": Function(
         "x·max(0, min(1, x/6 + 1/2))",
         lambda x, a: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0),
-        lambda x, a: te_math.bind(x, lambda x: x * _line_in_unit(x, 1 / 6, 0.5)),
+        _hard_swish,
     ),
     "silu": Function(
         "x / (1 + exp(-x))",
         lambda x, a: x * _sigmoid(x),
-        lambda x, a: te_math.bind(x, lambda x: x * te_math.sigmoid(x)),
+        _silu,
     ),
     "exp": Function("exp(x)", lambda x, a: np.exp(x), lambda x, a: te_math.exp(x)),
     "sqrt": Function("√x", lambda x, a: np.sqrt(x), lambda x, a: te_math.sqrt(x)),
@@ -139,6 +149,10 @@ FUNCTIONS: dict[str, Function] = {
     "reciprocal": Function("1 / x", lambda x, a: 1.0 / x, lambda x, a: te_math.number(1.0) / x),
     "log": Function("log(x)", lambda x, a: np.log(x), lambda x, a: te_math.log(x)),
 }
+
+
+#: Those that te_math makes of an exponential or a logarithm.
+_COSTLY = frozenset({"sigmoid", "tanh", "elu", "silu", "exp", "softplus", "log"})
 
 
 def _make_shape(names: tuple[str, ...]) -> Callable[[Sequence[Shape], Attrs], Shape]:
@@ -251,5 +265,6 @@ for _name, _function in FUNCTIONS.items():
             cases=_cases(_name),
             bad_cases=_bad_cases(_name, _function.keys),
             expression=_function.expression,
+            costly=_name in _COSTLY,
         )
     )

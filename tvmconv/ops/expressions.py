@@ -13,7 +13,7 @@ import numpy as np
 from tvmconv import ops, te_math
 from tvmconv.kernel import KIND, KernelSpec
 from tvmconv.layout import Layout
-from tvmconv.ops import Array
+from tvmconv.ops import Array, Shape
 from tvmconv.problem import Problem
 
 
@@ -44,6 +44,18 @@ def pack_channels(vector: Array, slots: int, block: int) -> Array:
     return padded.reshape(slots, block)
 
 
+def elements(
+    shape: Shape, body: Callable[..., Any], name: str = "output", kind: str = "map"
+) -> Any:
+    """A tensor without a reduction: ``body(*index)`` is its element, made in a scope."""
+    from tvmconv._tvm import te
+
+    def scoped(*index: Any) -> Any:
+        return te_math.scoped(lambda: body(*index))
+
+    return te.compute(shape, scoped, name=name, attrs={KIND: kind})
+
+
 def finish(
     spec: KernelSpec, result: Callable[..., Any], bias: Any | None = None
 ) -> tuple[list[Any], Any]:
@@ -65,8 +77,6 @@ def finish(
         For the program's operands, in order.
     output : te.Tensor
     """
-    from tvmconv._tvm import te
-
     out, layouts = spec.output, spec.inputs[1:]
     tensors = [placeholder(v, f"operand{k}") for k, v in enumerate(layouts)]
 
@@ -80,7 +90,7 @@ def finish(
 
         return apply_program(value, spec.program, operand)
 
-    return tensors, te.compute(out.iteration_shape, body, name="output", attrs={KIND: "map"})
+    return tensors, elements(out.iteration_shape, body)
 
 
 def apply_program(
@@ -137,20 +147,17 @@ def element(tensor: Any, layout: Layout, place: Sequence[Any]) -> Any:
     return layout.at(tensor, place[0], place[1], place[2:])
 
 
-def plain_map(spec: KernelSpec, body: Callable[[Callable[..., Any], tuple[Any, ...]], Any]) -> list[Any]:
+def plain_map(
+    spec: KernelSpec, body: Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+) -> list[Any]:
     """Make the compute of an operator without arithmetic on plain tensors.
 
     ``body(at, index)`` is the output's element at an index; ``at(place)`` reads the input.
     """
-    from tvmconv._tvm import te
-
     x_layout = spec.inputs[0]
     x = placeholder(x_layout, "x")
 
     def at(place: Sequence[Any]) -> Any:
         return element(x, x_layout, place)
 
-    output = te.compute(
-        spec.output.shape, lambda *index: body(at, index), name="output", attrs={KIND: "map"}
-    )
-    return [x, output]
+    return [x, elements(spec.output.shape, lambda *index: body(at, index))]

@@ -97,10 +97,15 @@ OPERATOR = register(
                 ),
             ),
             Case(
-                "functions of functions",
+                "many steps",
                 shapes=((1, 20, 4, 4),),
                 attrs=_program(
-                    {"op": "silu"}, {"op": "tanh"}, {"op": "softplus"}, {"op": "elu", "alpha": 0.5}
+                    {"op": "leaky_relu", "alpha": 0.1},
+                    {"op": "hard_swish"},
+                    {"op": "silu"},
+                    {"op": "abs"},
+                    {"op": "sqrt"},
+                    {"op": "clip", "min": 0.1, "max": 1.0},
                 ),
             ),
             Case(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tvmconv import te_math
 from tvmconv.errors import InputError
-from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.kernel import KernelSpec
 from tvmconv.ops import BadCase, Case, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, expect_inputs, integer, number, text
 
@@ -60,51 +60,59 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
 
 
 def compute(spec: KernelSpec) -> list[Any]:
-    """Squares, channels last and padded with 0, as a stage; then sums of them and the division."""
-    attrs, x_layout = spec.attrs, spec.inputs[0]
+    """Squares of a block and of its neighbours as a stage; then sums of them and the division."""
+    attrs, x_layout, block = spec.attrs, spec.inputs[0], spec.output.block
     x = expressions.placeholder(x_layout, "x")
-    channels = x_layout.shape[1]
-    reach = [min(side, channels - 1) for side in window(attrs["size"])]
-    squares = _squares(spec, x, *reach)
+    below, above = (min(side, x_layout.shape[1] - 1) for side in window(attrs["size"]))
+    before = -(-below // block)
+    squares = _squares(spec, x, before, -(-above // block))
     scale = te_math.number(attrs["alpha"] / attrs["size"])
 
     def body(*index: Any) -> Any:
-        batch, slot, *position, lane = index
-        first = slot * x_layout.block + lane
-        total = squares[(batch, *position, first)]
-        for k in range(1, sum(reach) + 1):
-            total = total + squares[(batch, *position, first + k)]
-        element = x_layout.at_slot(x, batch, slot, position, (lane,))
+        *place, lane = index
+        # Two axes, block and lane, of one row: flattened, the places of a sum are consecutive.
+        at = [before * block + lane + shift for shift in range(-below, above + 1)]
+        total = squares[(*place, at[0] // block, at[0] % block)]
+        for k in at[1:]:
+            total = total + squares[(*place, k // block, k % block)]
+        element = x_layout.at_slot(x, index[0], index[1], index[2:-1], (lane,))
         base = te_math.number(attrs["bias"]) + scale * total
-        return te_math.bind(base, lambda base: _divided(element, base, attrs["beta"]))
+        return _divided(element, base, attrs["beta"])
 
     operands, output = expressions.finish(spec, body)
     return [x, *operands, output]
 
 
-def _squares(spec: KernelSpec, x: Any, below: int, above: int) -> Any:
-    """Squares of (N, *spatial, channels), with as many zeros around the channels as are read."""
+def _squares(spec: KernelSpec, x: Any, before: int, after: int) -> Any:
+    """Squares of ``before`` blocks below each block, of itself and of ``after`` blocks above.
+
+    Shape (N, slots, *spatial, before + 1 + after, block); zero where there is no channel.
+    """
     from tvmconv._tvm import te, tirx
 
-    layout = spec.inputs[0]
-    n, channels, *spatial = layout.shape
-    length = spec.output.own_slots * layout.block + below + above
+    layout, block = spec.inputs[0], spec.output.block
+    channels, slots = layout.shape[1], layout.own_slots
 
     def square(*index: Any) -> Any:
-        batch, *position, place = index
-        channel = place - below
-        near = te.max(te.min(channel, channels - 1), 0)
-        element = layout.at(x, batch, near, position)
-        inside = tirx.all(channel >= 0, channel < channels)
-        return tirx.if_then_else(inside, element * element, 0.0)
+        batch, slot, *position, part, lane = index
+        source = slot + part - before
+        near = te.max(te.min(source, slots - 1), 0)
+        element = layout.at_slot(x, batch, near, position, (lane,))
+        inside = [source >= 0, source < slots]
+        if channels % block:
+            # Lanes past the last channel hold anything, an infinity too: choose, never multiply.
+            element = tirx.Select(near * block + lane < channels, element, te_math.number(0.0))
+        return tirx.if_then_else(tirx.all(*inside), element * element, te_math.number(0.0))
 
-    return te.compute((n, *spatial, length), square, name="squares", attrs={KIND: "stage"})
+    shape = (*spec.output.iteration_shape[:-1], before + 1 + after, block)
+    return expressions.elements(shape, square, "squares", "nearby")
 
 
 def _divided(x: Any, base: Any, beta: float) -> Any:
     """``x / base^beta``, without a power for the usual exponents."""
     if beta == 0.75:
-        return x / te_math.bind(te_math.sqrt(base), lambda root: root * te_math.sqrt(root))
+        root = te_math.bind(te_math.sqrt(base))
+        return x / (root * te_math.sqrt(root))
     if beta == 0.5:
         return x / te_math.sqrt(base)
     return x * te_math.power(base, te_math.number(-beta))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tvmconv import ops
 from tvmconv.errors import InputError
-from tvmconv.kernel import KIND, KernelSpec, canonical_json
+from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
 from tvmconv.ops import BadCase, Case, Operator, PackedWeight, expressions, register
 from tvmconv.ops._shapes import Shape, expect_inputs, text
@@ -78,8 +78,7 @@ def compute(spec: KernelSpec) -> list[Any]:
         near = te.min(channel, problem.co - 1)
         return tirx.if_then_else(channel < problem.co, source[near], 0.0)
 
-    output = te.compute(spec.output.shape, body, name="output", attrs={KIND: "map"})
-    return [source, output]
+    return [source, expressions.elements(spec.output.shape, body)]
 
 
 def _attrs(problem: str, host: str, role: str, in_block: int = 16) -> Attrs:

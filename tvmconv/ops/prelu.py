@@ -47,8 +47,8 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
 
 def expression(x: Any, slope: Any) -> Any:
     """Return ``x`` where x ≥ 0, else ``slope·x``, of one element."""
-    zero = te_math.number(0.0)
-    return te_math.bind(x, lambda x: te_math.select(x >= zero, x, x * slope))
+    x = te_math.bind(x)
+    return te_math.select(x >= te_math.number(0.0), x, x * slope)
 
 
 def _import(node: OnnxNode, builder: Builder) -> Value:

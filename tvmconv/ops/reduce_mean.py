@@ -52,15 +52,15 @@ def compute(spec: KernelSpec) -> list[Any]:
     kept = [k for k in range(rank) if k not in taps]
 
     def body(*index: Any) -> Any:
-        where = dict(zip(kept, [index[k] for k in kept] if attrs["keepdims"] else index, strict=True))
+        where = dict(
+            zip(kept, [index[k] for k in kept] if attrs["keepdims"] else index, strict=True)
+        )
         place = [taps[k] if k in taps else where[k] for k in range(rank)]
         return te.sum(expressions.element(x, layout, place), axis=list(taps.values()))
 
     total = te.compute(out.shape, body, name="total", attrs={KIND: "stage"})
     factor = te_math.number(1.0 / size([layout.shape[k] for k in axes]))
-    mean = te.compute(
-        out.shape, lambda *index: total(*index) * factor, name="output", attrs={KIND: "map"}
-    )
+    mean = expressions.elements(out.shape, lambda *index: total(*index) * factor)
     return [x, mean]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,24 +61,24 @@ def compute(spec: KernelSpec) -> list[Any]:
     def along(index: Sequence[Any], k: Any) -> list[Any]:
         return [*index[:axis], k, *index[axis + 1 :]]
 
-    def stage(name: str, extents: Shape, body: Callable[..., Any], kind: str = "stage") -> Any:
-        return te.compute(extents, body, name=name, attrs={KIND: kind})
-
     k1, k2 = (te.reduce_axis((0, shape[axis]), name) for name in ("k1", "k2"))
-    top = stage("top", lines, lambda *i: te.max(at(along(i, k1)), axis=k1))
+    stage = {KIND: "stage"}
+    top = te.compute(lines, lambda *i: te.max(at(along(i, k1)), axis=k1), name="top", attrs=stage)
 
     def shifted(index: Sequence[Any]) -> Any:
         return at(index) - top(*along(index, 0))
 
-    e = stage("exponential", shape, lambda *i: te_math.exp(shifted(i)))
-    total = stage("total", lines, lambda *i: te.sum(e(*along(i, k2)), axis=k2))
+    e = expressions.elements(shape, lambda *i: te_math.exp(shifted(i)), "exponential", "stage")
+    total = te.compute(
+        lines, lambda *i: te.sum(e(*along(i, k2)), axis=k2), name="total", attrs=stage
+    )
 
     def result(*i: Any) -> Any:
         if spec.op == "log_softmax":
             return shifted(i) - te_math.log(total(*along(i, 0)))
         return e(*i) / total(*along(i, 0))
 
-    return [x, stage("output", shape, result, "map")]
+    return [x, expressions.elements(shape, result)]
 
 
 def _importer(op: str) -> Importer:

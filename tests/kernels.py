@@ -1,0 +1,282 @@
+"""Kernels on their own: described, compiled by TVM in this process, run in poisoned buffers.
+
+Everything that a kernel must not read holds a poison that spreads into its results, and everything
+that it must write holds NaN before: halos of what is read without padding, the channels that pad a
+block, the neighbours in a buffer of which a tensor is a slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv import accuracy, ops
+from tvmconv.accuracy import Trial
+from tvmconv.graph.layout import window_halo
+from tvmconv.kernel import KernelSpec, canonical_json
+from tvmconv.layout import Layout
+from tvmconv.ops import Case
+from tvmconv.problem import Problem
+from tvmconv.target import Target, load_target
+
+Array = npt.NDArray[Any]
+Steps = Sequence[Mapping[str, Any]]
+
+BLOCK = 16
+
+
+@cache
+def host() -> Target:
+    """This machine, with as many threads as parallel loops need to be seen to work."""
+    return replace(load_target("host"), cores=2)
+
+
+# --- buffers
+
+
+def pack(array: Array, layout: Layout, halo: float = 0.0, poison: float = np.nan) -> Array:
+    """A whole buffer with the tensor in its place and the poison everywhere else but in the halo."""
+    buffer = np.full(layout.buffer_shape, poison, layout.dtype)
+    if len(layout.shape) < 2:
+        buffer[...] = array
+        return buffer
+    slots = slice(layout.first, layout.first + layout.own_slots)
+    buffer[:, slots] = halo
+    inside = tuple(
+        slice(low, low + size) for low, size in zip(layout.lows, layout.shape[2:], strict=True)
+    )
+    if layout.block == 1:
+        buffer[(slice(None), slots, *inside)] = array
+        return buffer
+    n, channels, *spatial = layout.shape
+    wide = np.full((n, layout.own_slots * layout.block, *spatial), poison, layout.dtype)
+    wide[:, :channels] = array
+    split = wide.reshape(n, layout.own_slots, layout.block, *spatial)
+    buffer[(slice(None), slots, *inside)] = np.moveaxis(split, 2, -1)
+    return buffer
+
+
+def unpack(buffer: Array, layout: Layout) -> Array:
+    """The tensor in a buffer."""
+    if len(layout.shape) < 2:
+        return buffer
+    own = own_region(buffer, layout)
+    if layout.block == 1:
+        return own
+    n, channels, *spatial = layout.shape
+    joined = np.moveaxis(own, -1, 2).reshape(n, layout.own_slots * layout.block, *spatial)
+    return joined[:, :channels]
+
+
+def own_region(buffer: Array, layout: Layout) -> Array:
+    """The part of a buffer that belongs to a tensor, as the buffer has it; a view."""
+    if len(layout.shape) < 2:
+        return buffer
+    slots = slice(layout.first, layout.first + layout.own_slots)
+    inside = (
+        slice(low, low + size) for low, size in zip(layout.lows, layout.shape[2:], strict=True)
+    )
+    return buffer[(slice(None), slots, *inside)]
+
+
+def sliced(layout: Layout, before: int = 1, after: int = 1) -> Layout:
+    """The same tensor as a slice of a larger buffer."""
+    return replace(layout, slots=before + layout.own_slots + after, first=before)
+
+
+# --- descriptions
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel with inputs.
+
+    Attributes
+    ----------
+    spec : KernelSpec
+    data : tuple of ndarray
+        Logical arrays of ``spec.inputs``.
+    constants : tuple of ndarray
+        Weight and bias, as ONNX has them.
+    halo : float
+        What lies around the data: 0, unless the kernel must not read it.
+    """
+
+    spec: KernelSpec
+    data: tuple[Array, ...]
+    constants: tuple[Array, ...] = ()
+    halo: float = 0.0
+
+    def arguments(self) -> list[Array]:
+        """The buffers in the order of the kernel's arguments; the last is for the output."""
+        poison = np.inf if "max" in self.spec.op else np.nan  # maxima do not see NaN
+        pack_constants = ops.get(self.spec.op).pack
+        packed = [] if pack_constants is None else pack_constants(self.spec, self.constants)
+        first, *rest = (
+            pack(array, layout, self.halo, poison)
+            for array, layout in zip(self.data, self.spec.inputs, strict=True)
+        )
+        output = np.full(self.spec.output.buffer_shape, np.nan, self.spec.output.dtype)
+        return [first, *packed, *rest, output]
+
+
+def problem_spec(
+    problem: Problem,
+    block: int = BLOCK,
+    in_block: int | None = None,
+    program: Steps = (),
+    operands: Sequence[Layout] = (),
+    positive: bool = False,
+) -> KernelSpec:
+    """The kernel of a problem as the layout pass describes it.
+
+    Parameters
+    ----------
+    block, in_block : int
+        Channel blocks of the output and, for operators that take either, of the input.
+    positive : bool
+        Whether the input is known to have nothing negative, so that zeros pad a maximum.
+    """
+    if in_block is None or ops.get(problem.op).layout != "any":
+        in_block = block if ops.get(problem.op).layout != "any" or problem.ci >= block else 1
+    x = Layout(problem.input_shape, in_block)
+    lows, highs = window_halo(problem)
+    attrs: dict[str, Any] = {"problem": problem.text, "program": list(program)}
+    if problem.op == "max_pool" and any(lows + highs) and not positive:
+        attrs["edges"] = "test"
+    else:
+        x = x.with_halo(lows, highs)
+    output = Layout(problem.output_shape, block)
+    return KernelSpec(problem.op, canonical_json(attrs), (x, *operands), output)
+
+
+def problem_kernel(trial: Trial, **options: Any) -> Kernel:
+    """A problem's kernel with the inputs of a trial."""
+    spec = problem_spec(trial.problem, **options)
+    data = (trial.arrays["x"],)
+    constants = tuple(trial.arrays[k] for k in ("weight", "bias") if k in trial.arrays)
+    return Kernel(spec, data, constants)
+
+
+def case_kernels(name: str, case: Case, arrays: Sequence[Array]) -> list[Kernel]:
+    """The kernels of a case of an operator without a family, in every layout that it takes."""
+    operator = ops.get(name)
+    op, attrs, data = name, dict(case.attrs), list(arrays)
+    shape = operator.output_shape(case.shapes, case.attrs)
+    if operator.expression is not None or name == "scale_shift":
+        program = program_of(name, case, shape)
+        if program is not None:
+            op = "elementwise"
+            attrs, order = {"program": program[0]}, program[1]
+            data = [widened(arrays[k], len(shape), name) for k in order]
+    layout = ops.get(op).layout
+    blocks = {"plain": [1], "same": [1, BLOCK, 8], "blocked": [BLOCK, 8]}[layout]
+    if op == "concat" and attrs["axis"] != 1:
+        blocks = [1]
+    blocks = blocks if len(shape) > 1 else [1]
+    halo = np.nan if layout != "blocked" else 0.0
+    kernels = []
+    for block in blocks:
+        layouts = tuple(Layout(array.shape, block if array.ndim > 1 else 1) for array in data)
+        output = Layout(shape, block)
+        spec = KernelSpec(op, canonical_json(attrs), layouts, output)
+        kernels.append(Kernel(spec, tuple(data), halo=halo))
+    return kernels
+
+
+def program_of(
+    name: str, case: Case, shape: tuple[int, ...]
+) -> tuple[list[dict[str, Any]], list[int]] | None:
+    """The program of an elementwise node and the order of its inputs; None for double broadcasts."""
+    if name == "scale_shift":
+        return [{"op": "mul", "operand": 0}, {"op": "add", "operand": 1}], [0, 1, 2]
+    if len(case.shapes) == 1:
+        return [{"op": name, **case.attrs}], [0]
+    if case.shapes[0] == shape:
+        return [{"op": name, "operand": 0}], [0, 1]
+    if case.shapes[1] == shape:
+        return [{"op": name, "operand": 0, "reverse": True}], [1, 0]
+    return None
+
+
+def widened(array: Array, rank: int, name: str) -> Array:
+    """An operand with as many axes as the output, as the fusion pass makes it."""
+    if name in ("scale_shift", "prelu") and array.ndim == 1:
+        return array.reshape(1, -1, *(1,) * (rank - 2))
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
+# --- compiling and running
+
+
+class Compiled:
+    """Kernels compiled together."""
+
+    def __init__(self, funcs: Mapping[str, Any], target: Target) -> None:
+        from tvmconv._tvm import tvm
+
+        module = tvm.IRModule(dict(funcs))
+        self.module = tvm.compile(module, tvm.target.Target(target.llvm_target()))
+
+    def call(self, symbol: str, arguments: Sequence[Array]) -> Array:
+        """Run a kernel on copies of its buffers, aligned as the runtime's are; return the last."""
+        from tvmconv._tvm import tvm
+
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arguments]
+        self.module[symbol](*tensors)
+        return np.asarray(tensors[-1].numpy())
+
+    @property
+    def asm(self) -> str:
+        """Assembly of everything."""
+        return str(self.module.mod.inspect_source("asm"))
+
+
+def compile_specs(
+    specs: Sequence[KernelSpec], target: Target | None = None, ranks: Sequence[int] | None = None
+) -> Compiled:
+    """Compile kernels together as ``k0``, ``k1``, …, each with the schedule of a rank."""
+    from tvmconv.codegen.kernels import scheduled
+
+    target = target or host()
+    ranks = ranks or [0] * len(specs)
+    funcs = {
+        f"k{i}": scheduled(spec, f"k{i}", target, rank)
+        for i, (spec, rank) in enumerate(zip(specs, ranks, strict=True))
+    }
+    return Compiled(funcs, target)
+
+
+def result(kernel: Kernel, buffer: Array) -> Array:
+    """The logical output in a buffer that a kernel has written, which may touch nothing else."""
+    layout = kernel.spec.output
+    around = buffer.copy()
+    own_region(around, layout)[...] = np.nan
+    assert np.isnan(around).all(), f"{kernel.spec.op} wrote outside its output"
+    return unpack(buffer, layout)
+
+
+def run(kernels: Sequence[Kernel], target: Target | None = None) -> list[Array]:
+    """Compile and run kernels, and return their logical outputs."""
+    compiled = compile_specs([kernel.spec for kernel in kernels], target)
+    return [
+        result(kernel, compiled.call(f"k{i}", kernel.arguments()))
+        for i, kernel in enumerate(kernels)
+    ]
+
+
+def reference(kernel: Kernel) -> Array:
+    """What a kernel of an operator without a family has to give, in float64."""
+    data = [array.astype(np.float64) for array in kernel.data]
+    return np.asarray(ops.get(kernel.spec.op).reference(data, kernel.spec.attrs))
+
+
+def trials(problem: Problem, seed: int = 0) -> list[Trial]:
+    """Integers to be compared exactly, if the problem allows that, and random numbers."""
+    exact = [accuracy.trial(problem, seed, exact=True)] if accuracy.is_exact(problem) else []
+    return [*exact, accuracy.trial(problem, seed)]
