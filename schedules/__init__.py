@@ -1,1 +1,1 @@
-"""Design spaces, one file a hardware family; :mod:`tvmconv.autoschedule` finds them by the target."""
+"""Design spaces, one file a hardware family; :mod:`tvmconv.autoschedule` finds them."""

@@ -27,8 +27,8 @@ class Blocks:
     total : SBlockRV or None
         The sum of the reduction's partial sums, if it is done in parts.
     kind : str
-        ``contraction``, ``grouped`` or ``window``; without such a reduction ``nearby``, if a stage gathers what
-        one run of the output needs, or ``map``.
+        ``contraction``, ``grouped`` or ``window``; without such a reduction ``nearby``, if a
+        stage gathers what one run of the output needs, or ``map``.
     stages : tuple of SBlockRV
         Other blocks before the output, in order.
     """
@@ -183,7 +183,7 @@ def _unroll_tile(sch: TVMObject, loops: Sequence[TVMObject]) -> None:
 
 
 def stage_nearby(sch: TVMObject, blocks: Blocks, parallel: bool) -> None:
-    """Gather what a run of the last spatial axis needs into a local buffer, then compute the run."""
+    """Gather what a run of the last spatial axis needs in a local buffer, then compute it."""
     *outer, lane = sch.get_loops(blocks.output)
     run = outer.pop() if len(outer) > 2 else None
     place = sch.fuse(*outer)

@@ -18,11 +18,12 @@ import numpy.typing as npt
 from tvmconv import accuracy, ops
 from tvmconv.accuracy import Trial
 from tvmconv.graph.layout import window_halo
+from tvmconv.host import CPUINFO, parse_cpuinfo
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
 from tvmconv.ops import Case
 from tvmconv.problem import Problem
-from tvmconv.target import Target, load_target
+from tvmconv.target import Target, load_target, targets
 
 Array = npt.NDArray[Any]
 Steps = Sequence[Mapping[str, Any]]
@@ -36,10 +37,27 @@ def host() -> Target:
     return replace(load_target("host"), cores=2)
 
 
+def runs_here(target: Target) -> bool:
+    """Whether this machine has the ISA level of a target that ships with the package.
+
+    What a chip has above its level is of no use to arithmetic on vectors of floats.
+    """
+    match = target.match
+    level = match if match is None or match.flags else targets()[match.level].match
+    cpu = parse_cpuinfo(CPUINFO.read_text(encoding="utf-8", errors="replace"))
+    return level is not None and not cpu.lacking(level.flags)
+
+
+def runnable_targets() -> list[Target]:
+    """The ISA levels that this machine has, and the machine itself."""
+    levels = [t for t in targets().values() if t.match is not None and t.match.flags]
+    return [*(replace(t, cores=2) for t in levels if runs_here(t)), host()]
+
+
 # --- buffers
 
 
-def pack(array: Array, layout: Layout, halo: float = 0.0, poison: float = np.nan) -> Array:
+def pack(array: Array, layout: Layout, halo: float, poison: float) -> Array:
     """A whole buffer with the tensor in its place and the poison everywhere else but in the halo."""
     buffer = np.full(layout.buffer_shape, poison, layout.dtype)
     if len(layout.shape) < 2:
@@ -103,51 +121,43 @@ class Kernel:
         Logical arrays of ``spec.inputs``.
     constants : tuple of ndarray
         Weight and bias, as ONNX has them.
-    halo : float
-        What lies around the data: 0, unless the kernel must not read it.
     """
 
     spec: KernelSpec
     data: tuple[Array, ...]
     constants: tuple[Array, ...] = ()
-    halo: float = 0.0
 
     def arguments(self) -> list[Array]:
         """The buffers in the order of the kernel's arguments; the last is for the output."""
         poison = np.inf if "max" in self.spec.op else np.nan  # maxima do not see NaN
+        reads_halo = "problem" in self.spec.attrs and "edges" not in self.spec.attrs
+        halos = [0.0 if reads_halo and k == 0 else poison for k in range(len(self.data))]
+        first, *rest = map(pack, self.data, self.spec.inputs, halos, [poison] * len(self.data))
         pack_constants = ops.get(self.spec.op).pack
         packed = [] if pack_constants is None else pack_constants(self.spec, self.constants)
-        first, *rest = (
-            pack(array, layout, self.halo, poison)
-            for array, layout in zip(self.data, self.spec.inputs, strict=True)
-        )
         output = np.full(self.spec.output.buffer_shape, np.nan, self.spec.output.dtype)
         return [first, *packed, *rest, output]
 
 
 def problem_spec(
-    problem: Problem,
-    block: int = BLOCK,
-    in_block: int | None = None,
-    program: Steps = (),
-    operands: Sequence[Layout] = (),
-    positive: bool = False,
-) -> KernelSpec:
+    problem: Problem, block: int = BLOCK, in_block: int | None = None, program: Steps = (),
+    operands: Sequence[Layout] = (), zero_padding: bool = False,
+) -> KernelSpec:  # fmt: skip
     """The kernel of a problem as the layout pass describes it.
 
     Parameters
     ----------
     block, in_block : int
         Channel blocks of the output and, for operators that take either, of the input.
-    positive : bool
-        Whether the input is known to have nothing negative, so that zeros pad a maximum.
+    zero_padding : bool
+        Whether zeros pad a maximum, because the input is known to have nothing negative.
     """
     if in_block is None or ops.get(problem.op).layout != "any":
         in_block = block if ops.get(problem.op).layout != "any" or problem.ci >= block else 1
     x = Layout(problem.input_shape, in_block)
     lows, highs = window_halo(problem)
     attrs: dict[str, Any] = {"problem": problem.text, "program": list(program)}
-    if problem.op == "max_pool" and any(lows + highs) and not positive:
+    if problem.op == "max_pool" and any(lows + highs) and not zero_padding:
         attrs["edges"] = "test"
     else:
         x = x.with_halo(lows, highs)
@@ -155,12 +165,10 @@ def problem_spec(
     return KernelSpec(problem.op, canonical_json(attrs), (x, *operands), output)
 
 
-def problem_kernel(trial: Trial, **options: Any) -> Kernel:
-    """A problem's kernel with the inputs of a trial."""
-    spec = problem_spec(trial.problem, **options)
-    data = (trial.arrays["x"],)
+def problem_kernel(trial: Trial, spec: KernelSpec, operands: Sequence[Array] = ()) -> Kernel:
+    """A kernel of a problem with the inputs of a trial."""
     constants = tuple(trial.arrays[k] for k in ("weight", "bias") if k in trial.arrays)
-    return Kernel(spec, data, constants)
+    return Kernel(spec, (trial.arrays["x"], *operands), constants)
 
 
 def case_kernels(name: str, case: Case, arrays: Sequence[Array]) -> list[Kernel]:
@@ -179,13 +187,12 @@ def case_kernels(name: str, case: Case, arrays: Sequence[Array]) -> list[Kernel]
     if op == "concat" and attrs["axis"] != 1:
         blocks = [1]
     blocks = blocks if len(shape) > 1 else [1]
-    halo = np.nan if layout != "blocked" else 0.0
     kernels = []
     for block in blocks:
         layouts = tuple(Layout(array.shape, block if array.ndim > 1 else 1) for array in data)
         output = Layout(shape, block)
         spec = KernelSpec(op, canonical_json(attrs), layouts, output)
-        kernels.append(Kernel(spec, tuple(data), halo=halo))
+        kernels.append(Kernel(spec, tuple(data)))
     return kernels
 
 
@@ -223,13 +230,21 @@ class Compiled:
         module = tvm.IRModule(dict(funcs))
         self.module = tvm.compile(module, tvm.target.Target(target.llvm_target()))
 
-    def call(self, symbol: str, arguments: Sequence[Array]) -> Array:
-        """Run a kernel on copies of its buffers, aligned as the runtime's are; return the last."""
+    def run(self, number: int, kernel: Kernel) -> Array:
+        """Run a kernel on aligned copies of its buffers, and return its logical output.
+
+        Fails if it has written anything else of the output's buffer.
+        """
         from tvmconv._tvm import tvm
 
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arguments]
-        self.module[symbol](*tensors)
-        return np.asarray(tensors[-1].numpy())
+        arguments = [np.ascontiguousarray(array) for array in kernel.arguments()]
+        tensors = [tvm.runtime.tensor(array) for array in arguments]
+        self.module[f"k{number}"](*tensors)
+        buffer, layout = np.array(tensors[-1].numpy()), kernel.spec.output
+        got = unpack(buffer, layout).copy()
+        own_region(buffer, layout)[...] = np.nan
+        assert np.isnan(buffer).all(), f"{kernel.spec.op} wrote outside its output"
+        return got
 
     @property
     def asm(self) -> str:
@@ -252,22 +267,10 @@ def compile_specs(
     return Compiled(funcs, target)
 
 
-def result(kernel: Kernel, buffer: Array) -> Array:
-    """The logical output in a buffer that a kernel has written, which may touch nothing else."""
-    layout = kernel.spec.output
-    around = buffer.copy()
-    own_region(around, layout)[...] = np.nan
-    assert np.isnan(around).all(), f"{kernel.spec.op} wrote outside its output"
-    return unpack(buffer, layout)
-
-
 def run(kernels: Sequence[Kernel], target: Target | None = None) -> list[Array]:
     """Compile and run kernels, and return their logical outputs."""
     compiled = compile_specs([kernel.spec for kernel in kernels], target)
-    return [
-        result(kernel, compiled.call(f"k{i}", kernel.arguments()))
-        for i, kernel in enumerate(kernels)
-    ]
+    return [compiled.run(k, kernel) for k, kernel in enumerate(kernels)]
 
 
 def reference(kernel: Kernel) -> Array:

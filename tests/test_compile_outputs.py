@@ -18,7 +18,7 @@ from tvmconv.target import load_target
 @pytest.fixture(scope="module")
 def model() -> onnx.ModelProto:
     return net(
-        "a = Conv <pads = [1, 1, 1, 1]> (x, w); b = Relu(a); y = GlobalAveragePool(b); z = Add(a, x)",
+        "a = Conv <pads = [1, 1, 1, 1]> (x, w); b = Relu(a); y = GlobalMaxPool(b); z = Add(a, x)",
         outputs="float[] y, float[] z",
         w=normal(3, 3, 3, 3),
     )

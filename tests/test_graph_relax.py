@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tvmconv
 from tests.graphs import feeds, random_graph
 from tests.simulate import simulate
 from tvmconv._tvm import relax, tvm
@@ -17,7 +18,7 @@ from tvmconv.graph.evaluate import evaluate
 from tvmconv.graph.fuse import fuse
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.graph.layout import Placed, assign_layouts, place
-from tvmconv.graph.pipeline import graph_pass, layout_passes, optimized
+from tvmconv.graph.pipeline import fusion_passes, graph_pass, optimized
 from tvmconv.graph.relax import from_relax, operator, script, to_relax
 from tvmconv.models import light_path
 
@@ -160,15 +161,17 @@ def test_passes_of_tvm_fit_between_ours() -> None:
 
 
 def test_an_own_pass_can_be_inserted() -> None:
-    def double(graph: Graph) -> Graph:
+    def negate(graph: Graph) -> Graph:
         for node in graph.nodes:
-            if node.op == "relu":
-                node.op = "abs"
+            node.attrs = {**node.attrs, "program": [*node.attrs["program"], {"op": "neg"}]}
         return graph
 
-    passes = [graph_pass("AbsForRelu", double), *layout_passes(16)]
-    module = tvm.transform.Sequential(passes)(to_relax(conv_relu()))
-    assert "R.tvmconv.abs" in script(module)
+    passes = tvm.transform.Sequential([*fusion_passes(), graph_pass("Negate", negate)])
+    graph = from_relax(passes(to_relax(conv_relu())))
+    inputs = feeds(graph)
+    (got,) = tvmconv.compile(graph, fused=True)(inputs)
+    (wanted,) = evaluate(conv_relu(), inputs)
+    np.testing.assert_allclose(got, -wanted, 1e-4, 1e-5)
 
 
 @tvm.instrument.pass_instrument  # type: ignore[untyped-decorator]
@@ -188,8 +191,9 @@ def test_instruments_see_every_pass_and_a_well_formed_module() -> None:
     with tvm.transform.PassContext(instruments=[recorder]):
         optimized(load(light_path("light_squeezenet")), 16)
     assert recorder.names == [
-        "AsPrograms", "SinkReshapes", "DenseOnMaps", "SinkReshapes", "FuseElementwise",
-        "DeadCodeElimination", "AssignLayouts", "ShareConcatenations", "ShareViews", "tvmconv",
+        "FoldShuffles", "AsPrograms", "SinkReshapes", "DenseOnMaps", "SinkReshapes",
+        "FuseElementwise", "DeadCodeElimination", "AssignLayouts", "ShareConcatenations",
+        "ShareViews", "tvmconv",
     ]  # fmt: skip
 
 
@@ -207,6 +211,16 @@ def test_results_are_right_without_a_pass(disabled: str) -> None:
         results = simulate(Placed.of(from_relax(module)), inputs)
         for got, wanted in zip(results, evaluate(graph, inputs), strict=True):
             np.testing.assert_allclose(got, wanted, 1e-3, 1e-4 * (1 + np.abs(wanted).max()))
+
+
+def test_dead_nodes_go_but_inputs_stay() -> None:
+    graph = conv_relu()
+    unused = Value("unused", (2, 3))
+    graph.inputs.insert(0, unused)
+    graph.nodes.append(Node("relu", [unused], Value("dead", (2, 3))))
+    again = from_relax(optimized(graph, 16))
+    assert [(v.name, v.shape) for v in again.inputs] == [("unused", (2, 3)), ("x", (1, 3, 8, 8))]
+    assert [node.op for node in again.nodes] == ["convert", "conv"]
 
 
 def test_a_module_without_layouts_cannot_be_lowered() -> None:

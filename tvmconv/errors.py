@@ -16,7 +16,7 @@ class VerificationError(TvmconvError):
 
 
 class InputError(TvmconvError, ValueError):
-    """A model, problem, array or option that cannot be accepted; names the file, node and attribute."""
+    """A model, problem, array or option that cannot be accepted."""
 
     exit_code = 2
 

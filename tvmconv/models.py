@@ -37,6 +37,9 @@ _NAMES = (
     "light_vgg19",
     "light_zfnet512",
 )
+#: A scale s of mean square 13/12 and a variance v, both from U(0.5, 1.5), have
+#: E[s²/v] = 13/12·ln 3: scales smaller by its root leave the power of activations as it is, however deep the network.
+_KEEPS_POWER = float((13 / 12 * np.log(3)) ** -0.5)
 #: Operators through which a parameter keeps its role.
 _RESHAPES = ("Reshape", "Unsqueeze")
 #: Operators that leave the activations of a Relu what they are.
@@ -192,10 +195,12 @@ def _draw(role: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         gain = 2.0 if role == "rectified" else 1.0
         fan_in = int(np.prod(shape[1:])) or 1
         return rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(gain / fan_in))
-    if role in ("variance", "scale"):
+    if role == "variance":
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if role == "scale":
+        return (rng.uniform(0.5, 1.5, shape) * _KEEPS_POWER).astype(np.float32)
     if role == "branch":
-        return rng.uniform(0.25, 0.75, shape).astype(np.float32)
+        return rng.uniform(0.1, 0.4, shape).astype(np.float32)
     return rng.standard_normal(shape, np.float32) * np.float32(0.1)
 
 

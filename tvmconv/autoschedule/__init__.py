@@ -1,1 +1,1 @@
-"""Choosing schedules: the registry of design spaces, one file a hardware family in ``schedules/``."""
+"""Choosing schedules: the registry of the design spaces in ``schedules/``."""

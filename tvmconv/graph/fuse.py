@@ -2,6 +2,7 @@
 
 The rewrites, in the order of :data:`REWRITES`:
 
+* :func:`~tvmconv.graph.shuffle.fold_shuffles`: a convolution reads its channels shuffled itself;
 * :func:`as_programs`: every elementwise node becomes an ``elementwise`` node with a *program*, a
   list of steps;
 * :func:`sink_reshapes`: a reshape before an elementwise node moves behind it, out of its way;
@@ -20,6 +21,7 @@ from typing import Any
 
 from tvmconv import ops
 from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.graph.shuffle import fold_shuffles
 from tvmconv.problem import Problem
 
 #: Operators that can take a program.
@@ -253,6 +255,7 @@ def _join(host: Node, node: Node, through: Value) -> Node:
 
 
 REWRITES: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
+    ("FoldShuffles", fold_shuffles),
     ("AsPrograms", as_programs),
     ("SinkReshapes", sink_reshapes),
     ("DenseOnMaps", dense_on_maps),

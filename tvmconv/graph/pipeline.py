@@ -5,6 +5,12 @@ Each is a ``tvm.transform.module_pass`` whose input and output have the form of
 
     with tvm.transform.PassContext(instruments=[tvm.ir.instrument.PrintAfterAll()]):
         module = tvmconv.compile("model.onnx")
+
+and an own pass can run after fusion, before layouts are chosen::
+
+    passes = tvm.transform.Sequential([*fusion_passes(), graph_pass("Mine", rewrite)])
+    graph = from_relax(passes(to_relax(tvmconv.frontend.load("model.onnx"))))
+    module = tvmconv.compile(graph, fused=True)
 """
 
 from __future__ import annotations
@@ -41,8 +47,7 @@ def graph_pass(name: str, rewrite: Callable[[Graph], Graph]) -> TVMObject:
 
 def fusion_passes() -> list[TVMObject]:
     """Passes after which all elementwise work is part of the kernels that feed it."""
-    ours = [graph_pass(name, rewrite) for name, rewrite in fuse.REWRITES]
-    return [*ours, relax.transform.DeadCodeElimination()]
+    return [graph_pass(name, rewrite) for name, rewrite in fuse.REWRITES]
 
 
 def layout_passes(block: int) -> list[TVMObject]:
@@ -70,5 +75,6 @@ def optimized(graph: Graph, block: int, *, fused: bool = False) -> TVMObject:
     IRModule
         Every binding carries the layout of its result.
     """
-    passes = [*([] if fused else fusion_passes()), *layout_passes(block)]
+    passes = [] if fused else fusion_passes()
+    passes += [relax.transform.DeadCodeElimination(), *layout_passes(block)]
     return tvm.transform.Sequential(passes, name="tvmconv")(to_relax(graph))

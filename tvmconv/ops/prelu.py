@@ -40,7 +40,7 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     """Return ``x`` where x ≥ 0, else ``slope[c]·x``."""
     x, slope = arrays
-    if slope.ndim:
+    if slope.ndim == 1:  # as a step of a program it has all axes
         slope = slope.reshape((-1,) + (1,) * (x.ndim - 2))
     return np.where(x >= 0, x, slope * x).astype(x.dtype)
 
