@@ -67,7 +67,6 @@ def test_version(tvmconv: Callable[..., Any]) -> None:
         (("compile", PROBLEM, "-o", "x.so", "--batch", "-1"), 2, "'--batch': -1 is not in the"),
         (("compile", PROBLEM, "-o", "x.so", "--format", "exe"), 2, "'exe' is not one of 'shared'"),
         (("compile", PROBLEM, "-o", "x.so", "--dump", "cuda"), 2, "'cuda' is not one of 'asm'"),
-        (("compile", PROBLEM, "-o", "x.so", "--log", "nosuch"), 2, "'nosuch' does not exist"),
         (("compile", PROBLEM, "-o", "x.so", "--params", "nosuch"), 2, "'nosuch' does not exist"),
         (("verify", "nosuch.onnx"), 2, "tvmconv: nosuch.onnx: no such file"),
         (("bench",), 2, "tvmconv bench: Missing argument"),
@@ -177,7 +176,7 @@ def test_compile_hands_over_its_options(
     params.touch()
     output = tmp_path / "x.so"
     result = tvmconv(
-        *("compile", PROBLEM, "-o", output, "--target", "zen3", "--threads", 3, "--log", tmp_path),
+        *("compile", PROBLEM, "-o", output, "--target", "zen3", "--threads", 3),
         *("--format", "static", "--dump", "asm", "--dump", "c", "--batch", 2, "--params", params),
     )
     assert result.err == ""
@@ -187,7 +186,6 @@ def test_compile_hands_over_its_options(
         "output": output,
         "target": targets()["znver3"],
         "threads": 3,
-        "log": (tmp_path,),
         "format": "static",
         "batch": 2,
         "params": params,

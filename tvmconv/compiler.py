@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,7 +37,6 @@ def compile_to_file(
     *,
     target: Target,
     threads: int | None = None,
-    log: Sequence[Path] = (),
     format: Format = "shared",
     batch: int | None = None,
     params: Mapping[str, np.ndarray[Any, Any]] | Path | None = None,
@@ -55,8 +54,6 @@ def compile_to_file(
     target : Target
     threads : int, optional
         Threads to plan for and to use by default; the target's cores if left out.
-    log : sequence of Path
-        Folders of tuning records.
     format : "shared", "static" or "tvm"
     batch : int, optional
         Extent of a symbolic first axis.
@@ -123,7 +120,6 @@ def compile(
     model: Any,
     target: str | Path | Target = "host",
     threads: int | None = None,
-    log: Sequence[Path] | None = None,
     *,
     batch: int | None = None,
     params: Mapping[str, np.ndarray[Any, Any]] | Path | None = None,
@@ -148,7 +144,6 @@ def compile(
             path,
             target=load_target(target),
             threads=threads,
-            log=log or (),
             batch=batch,
             params=params,
             progress=progress,

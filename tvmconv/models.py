@@ -38,7 +38,8 @@ _NAMES = (
     "light_zfnet512",
 )
 #: A scale s of mean square 13/12 and a variance v, both from U(0.5, 1.5), have
-#: E[s²/v] = 13/12·ln 3: scales smaller by its root leave the power of activations as it is, however deep the network.
+#: E[s²/v] = 13/12·ln 3: scales smaller by its root leave the power of activations as it is, however
+#: deep the network.
 _KEEPS_POWER = float((13 / 12 * np.log(3)) ** -0.5)
 #: Operators through which a parameter keeps its role.
 _RESHAPES = ("Reshape", "Unsqueeze")

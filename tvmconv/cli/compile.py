@@ -39,13 +39,6 @@ DUMPS = {"asm": ".s", "c": ".plan.c", "relax": ".relax.py", "tir": ".tir.py"}
 )
 @threads_option
 @click.option(
-    "--log",
-    metavar="DIR",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of tuning records to use; may be repeated.",
-)
-@click.option(
     "--format",
     "form",
     type=click.Choice(get_args(Format)),
@@ -67,7 +60,6 @@ def command(
     target: str,
     output: Path,
     threads: int | None,
-    log: tuple[Path, ...],
     form: Format,
     dump: tuple[str, ...],
     batch: int | None,
@@ -90,7 +82,6 @@ def command(
             output,
             target=machine,
             threads=threads,
-            log=log,
             format=form,
             batch=batch,
             params=params,

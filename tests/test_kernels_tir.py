@@ -1,0 +1,142 @@
+"""The two rewrites of TensorIR: writing into part of a buffer, and tails that overlap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tvmconv._tvm import s_tir, te, tvm
+from tvmconv.codegen.tir import overlap_tails, retarget_output
+from tvmconv.ops import Array
+
+
+def plus_one(*shape: int) -> Any:
+    """The function y = x + 1."""
+    x = te.placeholder(shape, name="x")
+    y = te.compute(shape, lambda *i: x(*i) + 1.0, name="y")
+    return te.create_prim_func([x, y])
+
+
+def call(func: Any, *arrays: Array) -> Array:
+    """Run a function whose last argument is filled with NaN."""
+    shape = [int(extent) for extent in func.params[-1].ty.shape]
+    tensors = [tvm.runtime.tensor(a) for a in (*arrays, np.full(shape, np.nan, np.float32))]
+    tvm.compile(tvm.IRModule({"main": func}), "llvm")(*tensors)
+    return np.asarray(tensors[-1].numpy())
+
+
+def ramp(*shape: int) -> Array:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+# --- retarget_output
+
+
+def test_output_in_a_larger_buffer() -> None:
+    func = retarget_output(plus_one(2, 3, 4), (4, 5, 9), (1, 2, 3))
+    got = call(func, ramp(2, 3, 4))
+    expected = np.full((4, 5, 9), np.nan, np.float32)
+    expected[1:3, 2:5, 3:7] = ramp(2, 3, 4) + 1
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_output_of_the_same_shape_stays() -> None:
+    func = plus_one(2, 3)
+    assert retarget_output(func, (2, 3), (0, 0)) is func
+
+
+def test_stages_before_the_output_stay() -> None:
+    x = te.placeholder((6,), name="x")
+    double = te.compute((6,), lambda i: x[i] * 2.0, name="double")
+    y = te.compute((6,), lambda i: double[i] + 1.0, name="y")
+    got = call(retarget_output(te.create_prim_func([x, y]), (8,), (1,)), ramp(6))
+    np.testing.assert_array_equal(got[1:7], 2 * ramp(6) + 1)
+    assert np.isnan(got[[0, 7]]).all()
+
+
+def test_another_number_of_axes_is_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        retarget_output(plus_one(2, 3), (4, 4, 4), (0, 0, 0))
+
+
+# --- overlap_tails
+
+
+def tiled(func: Any, *sizes: int) -> Any:
+    """A schedule with the loops of the output split and reordered, tiles innermost."""
+    schedule = s_tir.Schedule(func)
+    loops = schedule.get_loops(schedule.get_sblock("y"))
+    pairs = [schedule.split(loop, [None, size]) for loop, size in zip(loops, sizes, strict=True)]
+    schedule.reorder(*(pair[0] for pair in pairs), *(pair[1] for pair in pairs))
+    return schedule
+
+
+def guarded(func: Any) -> bool:
+    return "T.where" in func.script()
+
+
+@pytest.mark.parametrize("extent", [1, 2, 3, 7, 12, 13, 31])
+def test_every_tile_of_every_extent(extent: int) -> None:
+    for size in range(1, extent + 1):
+        func = tiled(plus_one(extent), size).mod["main"]
+        assert guarded(func) == (extent % size != 0)
+        overlapped = overlap_tails(func)
+        assert not guarded(overlapped)
+        np.testing.assert_array_equal(call(overlapped, ramp(extent)), ramp(extent) + 1)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 3, 4), (3, 5, 7), (2, 2, 5), (4, 6, 8)])
+def test_several_axes(sizes: tuple[int, int, int]) -> None:
+    func = tiled(plus_one(4, 7, 9), *sizes).mod["main"]
+    got = call(overlap_tails(func), ramp(4, 7, 9))
+    np.testing.assert_array_equal(got, ramp(4, 7, 9) + 1)
+
+
+def row_sums(size: int) -> Any:
+    """Sums of 8 terms for each of 11 rows, doubled; the sums computed at the tile of the rows."""
+    x = te.placeholder((11, 8), name="x")
+    k = te.reduce_axis((0, 8), "k")
+    total = te.compute((11,), lambda i: te.sum(x[i, k], axis=k), name="total")
+    y = te.compute((11,), lambda i: total[i] * 2.0, name="y")
+    schedule = tiled(te.create_prim_func([x, y]), size)
+    place = schedule.get_loops(schedule.get_sblock("y"))[0]
+    block = schedule.get_sblock("total")
+    schedule.compute_at(block, place, preserve_unit_loops=True)
+    schedule.set_scope(block, 0, "local")
+    schedule.decompose_reduction(block, schedule.get_loops(block)[1])
+    return schedule
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 6, 11])
+def test_a_stage_at_the_tile(size: int) -> None:
+    """The stage, its initial value and the output overlap alike."""
+    overlapped = overlap_tails(row_sums(size).mod["main"])
+    assert not guarded(overlapped)
+    np.testing.assert_array_equal(call(overlapped, ramp(11, 8)), 2 * ramp(11, 8).sum(axis=1))
+
+
+def test_a_guard_on_a_reduction_is_refused() -> None:
+    """To sum a term twice would be wrong."""
+    x = te.placeholder((4, 10), name="x")
+    k = te.reduce_axis((0, 10), "k")
+    y = te.compute((4,), lambda i: te.sum(x[i, k], axis=k), name="y")
+    schedule = s_tir.Schedule(te.create_prim_func([x, y]))
+    schedule.split(schedule.get_loops(schedule.get_sblock("y"))[1], [None, 4])
+    with pytest.raises(ValueError, match="cannot remove the guard"):
+        overlap_tails(schedule.mod["main"])
+
+
+def test_a_tile_of_fused_axes_is_refused() -> None:
+    schedule = s_tir.Schedule(plus_one(3, 4))
+    schedule.split(schedule.fuse(*schedule.get_loops(schedule.get_sblock("y"))), [None, 5])
+    with pytest.raises(ValueError, match="cannot overlap the tail of"):
+        overlap_tails(schedule.mod["main"])
+
+
+def test_a_tile_beyond_the_axis_is_refused() -> None:
+    schedule = s_tir.Schedule(plus_one(5))
+    schedule.split(schedule.get_loops(schedule.get_sblock("y"))[0], [2, 8])
+    with pytest.raises(ValueError, match="a tile of 8 exceeds the axis of 5"):
+        overlap_tails(schedule.mod["main"])
