@@ -81,6 +81,15 @@ class Extents:
         """Terms in one sum."""
         return math.prod(self.reduce)
 
+    @property
+    def channels(self) -> int:
+        """Input channels in one sum: its terms without the axes of the window.
+
+        A window's axes, as many as the output has spatial ones, stand before the inner channels.
+        """
+        rank = len(self.outer) - 2
+        return self.taps // math.prod(self.reduce[-1 - rank : -1])
+
 
 def extents(sch: TVMObject, blocks: Blocks) -> Extents:
     """Read the extents off a kernel that has not been scheduled."""

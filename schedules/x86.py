@@ -190,8 +190,7 @@ def _tile_memory_cycles(dims: Extents, tile: Tile, counts: list[int], target: Ta
     slots = tile.sizes[1]
     pixels = math.prod(tile.sizes) // slots
     weight_bytes = dims.taps * slots * dims.lanes * _BYTES
-    channels = dims.reduce[0] * dims.reduce[-1]
-    input_bytes = channels * pixels * _BYTES
+    input_bytes = dims.channels * pixels * _BYTES
     inner = tile.order[tile.order.index(1) + 1 :]
     reuse = math.prod(counts[axis] for axis in inner)
     all_weights = weight_bytes * counts[1]

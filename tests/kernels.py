@@ -58,7 +58,7 @@ def runnable_targets() -> list[Target]:
 
 
 def pack(array: Array, layout: Layout, halo: float, poison: float) -> Array:
-    """A whole buffer with the tensor in its place and the poison everywhere else but in the halo."""
+    """A whole buffer: the tensor in its place, the halo around it, poison everywhere else."""
     buffer = np.full(layout.buffer_shape, poison, layout.dtype)
     if len(layout.shape) < 2:
         buffer[...] = array
@@ -199,7 +199,7 @@ def case_kernels(name: str, case: Case, arrays: Sequence[Array]) -> list[Kernel]
 def program_of(
     name: str, case: Case, shape: tuple[int, ...]
 ) -> tuple[list[dict[str, Any]], list[int]] | None:
-    """The program of an elementwise node and the order of its inputs; None for double broadcasts."""
+    """The program of an elementwise node and the order of its inputs; None where it has none."""
     if name == "scale_shift":
         return [{"op": "mul", "operand": 0}, {"op": "add", "operand": 1}], [0, 1, 2]
     if len(case.shapes) == 1:

@@ -66,3 +66,9 @@ def test_dumps_that_cannot_be(model: onnx.ModelProto, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentError_, match="nowhere"):
         compile_to_file(model, path, target=target, dump={"c": tmp_path / "nowhere" / "x"})
     assert not any(tmp_path.iterdir())
+
+
+def test_a_buffer_too_large_for_the_kernels_indices_is_refused() -> None:
+    problem = "conv2d:1x1x20000x20000:1x1x1"
+    with pytest.raises(InputError, match=r"needs a buffer of 1x1x20000x20000x16 elements"):
+        tvmconv.compile(problem)

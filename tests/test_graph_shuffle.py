@@ -63,3 +63,9 @@ def test_kept_where_the_shuffled_value_is_an_output_or_is_read_twice() -> None:
     nodes = [*graph.nodes, twice]
     outputs = [*graph.outputs, twice.output]
     assert fold_shuffles(Graph("twice", graph.inputs, outputs, nodes)).nodes == nodes
+
+
+def test_the_folded_graph_means_the_same() -> None:
+    graph = unit(4, 40, "both")
+    x = np.random.default_rng(1).standard_normal(graph.inputs[0].shape).astype(np.float32)
+    np.testing.assert_array_equal(evaluate(fold_shuffles(graph), [x])[0], evaluate(graph, [x])[0])

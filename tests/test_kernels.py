@@ -16,7 +16,8 @@ from tests.kernels import (
     trials,
 )
 from tvmconv import ops
-from tvmconv.kernel import KernelSpec
+from tvmconv.kernel import KernelSpec, canonical_json
+from tvmconv.layout import Layout
 from tvmconv.ops import Array, Case, Operator
 from tvmconv.problem import Problem
 
@@ -110,3 +111,22 @@ def test_case(op: Operator, case: Case) -> None:
             np.testing.assert_allclose(got, expected, rtol=relative, atol=atol)
         else:
             np.testing.assert_array_equal(got, expected.astype(np.float32))
+
+
+def test_an_operand_in_other_blocks_is_refused() -> None:
+    """It would be read beyond its last channel."""
+    program = canonical_json({"program": [{"op": "add", "operand": 0}]})
+    blocked, plain = Layout((1, 17, 3, 3), 16), Layout((1, 17, 3, 3))
+    spec = KernelSpec("elementwise", program, (blocked, plain), blocked)
+    with pytest.raises(ValueError, match="cannot be read for"):
+        compile_specs([spec])
+
+
+def test_what_is_no_kernel_is_refused() -> None:
+    layout = Layout((1, 17, 3, 3))
+    for spec in (
+        KernelSpec("reshape", "{}", (layout,), layout),
+        KernelSpec("elementwise", '{"program": [{"op": "concat"}]}', (layout,), layout),
+    ):
+        with pytest.raises(ValueError, match=r"reshape is no kernel|concat cannot be a step"):
+            compile_specs([spec])

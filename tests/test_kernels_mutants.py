@@ -1,7 +1,7 @@
 """Kernels that are wrong in one way are caught: each mutant is compiled and run like a right one.
 
 A mutant changes what the tensor expression, a pass or the schedule is made from; inputs, packed
-weights and reference stay those of the right kernel. It gives None where there is nothing to change.
+weights and reference stay those of the right kernel. It gives None where nothing can be changed.
 """
 
 from __future__ import annotations

@@ -90,5 +90,3 @@ def test_sums_stay_in_registers(text: str, target: Target) -> None:
     assert count >= 8
     spilled = [line for line in loop if re.search(r"mm\d", line) and "(%rsp)" in line]
     assert not spilled
-    stores = [line for line in loop if re.search(r"\tv?movu?ap[sd]\t%[xyz]mm\d+, [^%]*\(", line)]
-    assert len(stores) <= count, "the loop with the most multiplications is not the inner one"

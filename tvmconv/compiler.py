@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -92,7 +94,7 @@ def compile_to_file(
         if progress is not None:
             progress("compiling kernels", k, len(lowered.kernels))
         objects.append(object_code(spec, symbol, target))
-    plan = replace(lowered.plan, threads=threads or 0, metadata=_metadata(graph, lowered, target))
+    plan = replace(lowered.plan, threads=threads or 0, metadata=_metadata(model, graph, target))
     if dump:
         from tvmconv.codegen.dump import write_dumps
 
@@ -109,11 +111,34 @@ def compile_to_file(
     return output
 
 
-def _metadata(graph: Graph, lowered: Lowered, target: Target) -> dict[str, Any]:
+def _metadata(model: Any, graph: Graph, target: Target) -> dict[str, Any]:
     """What ``tvmconv inspect`` shows besides shapes and sizes."""
-    from tvmconv.versions import VERSION
+    from tvmconv.versions import PINS, VERSION
 
-    return {"name": graph.name, "target": target.name, "tvmconv": VERSION}
+    versions = {"tvmconv": VERSION, **PINS}
+    source = _source_sha256(model)
+    return {"name": graph.name, "source_sha256": source, "target": target.name, **versions}
+
+
+def _source_sha256(model: Any) -> str:
+    """Hash of the file, the message or the problem's text; empty for a Graph."""
+    from tvmconv.frontend import is_problem_text
+    from tvmconv.graph.ir import Graph
+
+    if isinstance(model, Graph):
+        return ""
+    digest = hashlib.sha256()
+    if isinstance(model, str) and is_problem_text(model):
+        digest.update(model.encode())
+    elif isinstance(model, (str, os.PathLike)):
+        from tvmconv.models import resolve
+
+        with Path(resolve(os.fspath(model))).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    else:
+        digest.update(model if isinstance(model, bytes) else model.SerializeToString())
+    return digest.hexdigest()
 
 
 def compile(

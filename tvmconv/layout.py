@@ -10,7 +10,7 @@ that is how a concatenation costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +125,3 @@ _ITEMSIZE |= {"int32": 4, "int64": 8, "bool": 1}
 def itemsize(dtype: str) -> int:
     """Bytes of one element."""
     return _ITEMSIZE[dtype]
-
-
-#: A function of the output's indices, as ``te.compute`` takes it.
-Body = Callable[..., Any]

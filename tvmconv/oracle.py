@@ -127,13 +127,13 @@ def _windowed_operators() -> list[Any]:
         def _run(
             self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, **attrs: Any
         ) -> tuple[Array]:
-            return (batch_norm(x, scale, bias, mean, var, attrs.get("epsilon") or 1e-5),)
+            return (batch_norm(x, scale, bias, mean, var, _given(attrs, "epsilon", 1e-5)),)
 
     class LRN(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
 
         def _run(self, x: Array, **attrs: Any) -> tuple[Array]:
-            given = {name: attrs.get(name) or default for name, default in _LRN.items()}
+            given = {name: _given(attrs, name, default) for name, default in _LRN.items()}
             return (response_norm(x, size=attrs["size"], **given),)
 
     class GlobalAveragePool(OpRun):  # type: ignore[misc,unused-ignore]
@@ -191,6 +191,11 @@ def response_norm(x: Array, size: int, alpha: float, beta: float, bias: float) -
     padded = np.pad(squares, [(0, 0), (below, above)] + [(0, 0)] * (x.ndim - 2))
     total = sum(padded[:, k : k + x.shape[1]] for k in range(size))
     return np.asarray(x / (bias + alpha / size * total) ** beta, dtype=x.dtype)
+
+
+def _given(attrs: Mapping[str, Any], name: str, default: float) -> float:
+    """An attribute, which may be 0, or its default."""
+    return default if attrs.get(name) is None else float(attrs[name])
 
 
 def batch_norm(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmconv.accuracy import NETWORK_ATOL, NETWORK_RTOL
+from tvmconv.accuracy import NETWORK_ATOL, check_network
+from tvmconv.errors import InputError
 from tvmconv.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -129,7 +130,11 @@ def verify(
 
     machine = load_target(target)
     if isinstance(model, str) and is_problem_text(model):
+        if batch is not None or bisect:
+            raise InputError(f"{model}: batch and bisect are for models, not for problems")
         return _verify_problem(model, machine, threads, params, seed, progress)
+    if params is not None:
+        raise InputError("params are for problems; a model has its own weights")
     return _verify_network(model, machine, threads, batch, seed, bisect, progress)
 
 
@@ -184,7 +189,7 @@ def _verify_network(
     checks = tuple(compare(name, y, ref) for name, y, ref in zip(names, got, wanted, strict=True))
     wrong = ""
     if bisect and not all(c.ok for c in checks):
-        wrong = first_wrong_node(graph, target, feeds)
+        wrong = first_wrong_node(graph, target, feeds, threads)
     return VerifyReport(str(label), target.name, checks, wrong)
 
 
@@ -196,21 +201,17 @@ def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
 
 def compare(name: str, got: Array, reference: Array, atol: float = NETWORK_ATOL) -> OutputCheck:
     """Compare a network's value with its reference: ``|got - ref| <= atol + 1e-3·|ref|``."""
-    if got.shape != reference.shape:
-        message = f"shape {got.shape}, reference {reference.shape}"
-        return OutputCheck(name, got.shape, float("inf"), message, False)
-    allowed = atol + NETWORK_RTOL * np.abs(reference)
-    ratios = np.abs(got.astype(np.float64) - reference) / allowed
-    ratio = float(np.max(np.where(np.isnan(ratios), np.inf, ratios), initial=0.0))
-    message = f"error at most {ratio:.3g} of atol {atol:g} + rtol {NETWORK_RTOL:g}"
-    return OutputCheck(name, got.shape, ratio, message, ratio <= 1.0)
+    report = check_network(got, reference, atol=atol)
+    return OutputCheck(name, got.shape, report.ratio, report.message, report.passed)
 
 
 #: Outputs that one library may have, less a margin.
 _MAX_EXPOSED = 200
 
 
-def first_wrong_node(graph: Graph, target: Target, feeds: Mapping[str, Array]) -> str:
+def first_wrong_node(
+    graph: Graph, target: Target, feeds: Mapping[str, Array], threads: int | None = None
+) -> str:
     """Name the first kernel whose output differs from the reference of its node.
 
     The fused graph is compiled with the result of every kernel as an output, some at a time, and
@@ -227,11 +228,12 @@ def first_wrong_node(graph: Graph, target: Target, feeds: Mapping[str, Array]) -
     for start in range(0, len(nodes), _MAX_EXPOSED):
         part = nodes[start : start + _MAX_EXPOSED]
         exposed = Graph(graph.name, graph.inputs, [n.output for n in part], fused.nodes)
-        module = compile(exposed, target, fused=True)
+        module = compile(exposed, target, threads, fused=True)
         for node, got in zip(part, module(feeds), strict=True):
             wanted = references[node.output]
             # Inside a network values have any scale: what rounds is small beside their mean square.
             scale = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
+            wanted = wanted.astype(got.dtype)
             check = compare(node.output.name, got, wanted, max(NETWORK_ATOL, 1e-4 * scale))
             if not check.ok:
                 return f"{node.name} ({node.op}): {check.message}"

@@ -19,39 +19,12 @@ import numpy.typing as npt
 from tvmconv.codegen import link
 from tvmconv.codegen.elf import Blob, write_data_object
 from tvmconv.codegen.localise import localise
-from tvmconv.codegen.plan import (
-    BlockedTensor,
-    BorderStep,
-    CopyStep,
-    KernelStep,
-    PackStep,
-    Plan,
-    Port,
-    Step,
-    TensorArgument,
-    UnpackStep,
-    step_name,
-)
+from tvmconv.codegen.plan import KernelStep, Plan, Port, Step, step_name
 from tvmconv.codegen.plan_c import METADATA_SYMBOL, WEIGHTS_SYMBOL, plan_source
 from tvmconv.codegen.plan_check import check_plan
 from tvmconv.files import check_output_file, replacing
 from tvmconv.runtime.elf import Machine
 from tvmconv.runtime.inspect import ABI_VERSION
-
-__all__ = [
-    "BlockedTensor",
-    "BorderStep",
-    "CopyStep",
-    "Format",
-    "KernelStep",
-    "PackStep",
-    "Plan",
-    "Port",
-    "TensorArgument",
-    "UnpackStep",
-    "describe",
-    "write_artifact",
-]
 
 Format: TypeAlias = Literal["shared", "static", "tvm"]
 Weights: TypeAlias = "npt.NDArray[Any] | bytes | bytearray | memoryview | Path"

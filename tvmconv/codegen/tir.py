@@ -145,7 +145,7 @@ def _conjuncts(predicate: TVMObject) -> list[TVMObject]:
     """Split ``a and b and c``; an empty list for True."""
     if isinstance(predicate, tirx.And):
         return _conjuncts(predicate.a) + _conjuncts(predicate.b)
-    if isinstance(predicate, tirx.IntImm):
+    if isinstance(predicate, tirx.IntImm) and int(predicate):
         return []
     return [predicate]
 
@@ -163,8 +163,8 @@ def _overlapped(realize: TVMObject, loops: Sequence[TVMObject]) -> tuple[list[TV
             if not isinstance(value, tirx.Add) or not isinstance(value.a, tirx.Mul):
                 raise ValueError(f"cannot overlap the tail of {value}")
             tile = int(value.a.b)
-            if tile > extent:
-                raise ValueError(f"a tile of {tile} exceeds the axis of {extent}")
+            if tile > extent or _max_value(analyzer, value.b) >= tile:
+                raise ValueError(f"{value} is no tile of {tile} of an axis of {extent}")
             value = tirx.min(value.a, extent - tile) + value.b
             moved += 1
         values.append(value)

@@ -158,7 +158,7 @@ def _non_negative(graph: Graph) -> set[Value]:
         activation = ""
         if node.op in FAMILY:
             activation = Problem.parse(node.attrs["problem"]).activation
-        clips = last.get("op") == "clip" and (last.get("min") or 0) >= 0 and "min" in last
+        clips = last.get("op") == "clip" and min(last["min"], last["max"]) >= 0
         made = last.get("op") in ("relu", "sigmoid", "hard_sigmoid") or clips
         made = made or (not program and activation in ("relu", "relu6", "sigmoid"))
         keeps = node.op in ("max_pool", "avg_pool", "global_avg_pool", "concat", "convert")

@@ -22,16 +22,21 @@ from tvmconv.codegen.plan import (
     TensorArgument,
     UnpackStep,
 )
+from tvmconv.codegen.plan_check import ALIGNMENT_BYTES
+from tvmconv.errors import InputError
 from tvmconv.graph.fuse import HOSTS, base_inputs
 from tvmconv.graph.ir import Node, Value
 from tvmconv.graph.layout import Placed, converts_constant, is_plain
-from tvmconv.graph.memory import ALIGNMENT_BYTES, Lifetime, aligned, assign_offsets
+from tvmconv.graph.memory import Lifetime, aligned, assign_offsets
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
 from tvmconv.problem import Problem
 
 #: Nodes that cost nothing: their result is memory that something else writes.
 _FREE = frozenset({"view", "join"})
+
+#: Kernels index their buffers with 32-bit integers.
+_MAX_ELEMENTS = 2**31 - 1
 
 
 class Weights:
@@ -208,6 +213,11 @@ class _Lowerer:
         packed = self._packed(name, spec, weights)
         macs = Problem.parse(node.attrs["problem"]).macs if weights else 0
         call = (arguments[0], *packed, *arguments[1:])
+        for argument in call:
+            if math.prod(argument.shape) > _MAX_ELEMENTS:
+                shape = "x".join(map(str, argument.shape))
+                message = f"needs a buffer of {shape} elements in blocks, more than 2^31 - 1"
+                raise InputError(f"{self.graph.name}: node {node.name!r} ({node.op}): {message}")
         self.steps.append(KernelStep(name, call, node.name, node.op, macs))
 
     def _packed(self, name: str, spec: KernelSpec, weights: list[Value]) -> list[TensorArgument]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ALIGNMENT_BYTES = 64
+from tvmconv.codegen.plan_check import ALIGNMENT_BYTES
 
 
 @dataclass

@@ -32,7 +32,10 @@ def fold_shuffles(graph: Graph) -> Graph:
         for step in path[:-1]:
             inputs = [renamed.get(v, v) for v in step.inputs]
             inputs[1:] = [_unshuffled(v, node.attrs["groups"]) for v in inputs[1:]]
-            replaced[step] = Node(step.op, inputs, step.output, step.attrs, step.name)
+            old = step.output
+            # Another value: it has the same elements in another order.
+            renamed[old] = Value(f"{old.name}:unshuffled", old.shape, old.dtype)
+            replaced[step] = Node(step.op, inputs, renamed[old], step.attrs, step.name)
         last = path[-1]
         attrs = {**last.attrs, "shuffled": node.attrs["groups"]}
         inputs = [renamed.get(v, v) for v in last.inputs]

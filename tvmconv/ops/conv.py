@@ -64,10 +64,14 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
 
 #: Terms that one chain of additions sums; longer sums are sums of such sums.
 _CHAIN = 1024
+#: Terms below which a chain is not worth the addition of its sum to the others.
+_SHORTEST_CHAIN = 64
 
 
 def summed_together(trips: int, terms: int) -> int:
     """How many trips of ``terms`` terms one chain of additions takes: a divisor of ``trips``.
+
+    All of them where the sum is short, or where no divisor makes chains of a sensible length.
 
     The error of a chain of K random terms grows as √K; a sum of sums has that of the shorter
     chains, at the price of one more addition a chain.
@@ -75,7 +79,8 @@ def summed_together(trips: int, terms: int) -> int:
     if trips * terms <= 2 * _CHAIN:
         return trips
     fitting = [d for d in range(1, trips + 1) if trips % d == 0 and d * terms <= _CHAIN]
-    return max(fitting, default=1)
+    together = max(fitting, default=1)
+    return together if together * terms >= _SHORTEST_CHAIN else trips
 
 
 def compute(spec: KernelSpec) -> list[Any]:

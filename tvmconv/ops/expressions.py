@@ -122,22 +122,26 @@ def apply_program(
 def operand_at(tensor: Any, layout: Layout, out: Layout, index: Sequence[Any]) -> Any:
     """Element of a tensor that belongs to an index of the output.
 
-    The tensor has the output's shape, or extent 1 on some axes, which are broadcast, or fewer axes,
-    which are then the last ones. A plain tensor can be read for a blocked output.
+    The tensor has the output's shape, or extent 1 on some axes, which are broadcast; if plain, it
+    may also have fewer axes, which are then the last ones.
+
+    Raises
+    ------
+    ValueError
+        If it does not lie in the output's blocks.
     """
-    logical = list(index)
-    if out.block > 1:
-        n, slot, *position, lane = index
-        if layout.block == out.block:
-            place = [p if layout.shape[2 + k] > 1 else 0 for k, p in enumerate(position)]
-            batch = n if layout.shape[0] > 1 else 0
-            if layout.shape[1] == 1 and out.shape[1] > 1:
-                return layout.at_slot(tensor, batch, 0, place, (0,))
-            return layout.at_slot(tensor, batch, slot, place, (lane,))
-        logical = [n, slot * out.block + lane, *position]
-    missing = len(out.shape) - len(layout.shape)
-    place = [i if layout.shape[k] > 1 else 0 for k, i in enumerate(logical[missing:])]
-    return element(tensor, layout, place)
+    if layout.block != out.block and len(layout.shape) > 1:
+        raise ValueError(f"{layout} cannot be read for {out}")
+    if out.block == 1:
+        missing = len(out.shape) - len(layout.shape)
+        axes = zip(layout.shape, index[missing:], strict=True)
+        return element(tensor, layout, [i if extent > 1 else 0 for extent, i in axes])
+    n, slot, *position, lane = index
+    place = [p if extent > 1 else 0 for extent, p in zip(layout.shape[2:], position, strict=True)]
+    batch = n if layout.shape[0] > 1 else 0
+    if layout.shape[1] == 1 and out.shape[1] > 1:
+        return layout.at_slot(tensor, batch, 0, place, (0,))
+    return layout.at_slot(tensor, batch, slot, place, (lane,))
 
 
 def element(tensor: Any, layout: Layout, place: Sequence[Any]) -> Any:

@@ -19,6 +19,7 @@ from tvmconv.ops import (
     Operator,
     PackedWeight,
     Shape,
+    get,
     register,
     windows,
 )
@@ -88,6 +89,9 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     """Output of a node of the family, activation included, in the dtype of the first input."""
     problem = Problem.parse(attrs["problem"])
     output_shape([array.shape for array in arrays], attrs)
+    if attrs.get("shuffled"):
+        shuffle = get("channel_shuffle").reference
+        arrays = [shuffle(arrays[:1], {"groups": attrs["shuffled"]}), *arrays[1:]]
     y = problem.reference(dict(zip(problem.inputs, arrays, strict=True)))
     return y.astype(arrays[0].dtype)
 
