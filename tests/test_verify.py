@@ -53,7 +53,7 @@ def network() -> onnx.ModelProto:
 def test_a_right_network_is_right_before_its_softmax() -> None:
     report = tvmconv.verify(network())
     assert report.ok
-    assert [check.name for check in report.outputs] == ["i"]
+    assert [check.name for check in report.outputs] == ["y"]
     assert before_softmax(network()) == ["i"]
 
 

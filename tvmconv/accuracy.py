@@ -157,7 +157,9 @@ def _compare(got: Array, reference: Float64, bound: Float64, dtype: str) -> Accu
     error = np.abs(got.astype(np.float64) - reference)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(error > 0, error / bound, 0.0)
-    ratios = np.where(np.isfinite(got) | (got == reference), ratios, np.inf)
+    same = (got == reference) | (np.isnan(got) & np.isnan(reference))
+    ratios = np.where(same, 0.0, np.where(np.isfinite(got), ratios, np.inf))
+    ratios = np.where(np.isnan(ratios), np.inf, ratios)
     place = np.unravel_index(int(np.argmax(ratios)), ratios.shape)
     index, ratio = tuple(int(i) for i in place), float(ratios[place])
     wrong = int(np.count_nonzero(ratios > 1))

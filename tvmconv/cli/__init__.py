@@ -7,10 +7,14 @@ wrong arguments answer at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import TextIO
 
 import click
@@ -74,18 +78,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A model's names can hold characters that the terminal's encoding lacks.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    interrupts: list[int] = []
     try:
-        code = _invoke(sys.argv[1:] if argv is None else list(argv), state)
+        with _noting_interrupts(interrupts):
+            code = _invoke(sys.argv[1:] if argv is None else list(argv), state)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nothing is above this
         if state.debug:
             traceback.print_exc()
-        code, message = describe_failure(error)
+        # Through TVM's own code an interrupt comes out as another exception.
+        code, message = describe_failure(KeyboardInterrupt() if interrupts else error)
         if isinstance(error, OSError):
             _discard(sys.stdout)
         if message:
             print(one_line(message), file=sys.stderr)
     return code
+
+
+@contextmanager
+def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
+    """Note the interrupts that come while the body runs; they are raised as always."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _invoke(arguments: list[str], state: State) -> int:

@@ -69,6 +69,9 @@ def command(
     source = model_source(model)
     machine = load_target(target)
     dumps = {kind: output.with_suffix(DUMPS[kind]) for kind in dump}
+    for kind, path in dumps.items():
+        if path == output:
+            raise InputError(f"{path}: the output would replace the dump of {kind}")
     for path in (output, *dumps.values()):
         check_output_file(path)
         if isinstance(source, Path) and source.exists() and path.exists() and path.samefile(source):
