@@ -57,7 +57,11 @@ static void bind_tensors(tvmconv_model *model) {
 
 static uint8_t *new_arena(uint64_t bytes) {
   void *memory = NULL;
-  size_t alignment = bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : TVMCONV_ALIGNMENT;
+  size_t alignment = TVMCONV_ALIGNMENT;
+  if (bytes >= HUGE_PAGE_BYTES / 4) { /* whole huge pages, if the system gives any */
+    alignment = HUGE_PAGE_BYTES;
+    bytes = (bytes + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+  }
   if (bytes > SIZE_MAX / 2 || posix_memalign(&memory, alignment, bytes ? (size_t)bytes : 1)) return NULL;
 #ifdef MADV_HUGEPAGE
   if (alignment == HUGE_PAGE_BYTES) madvise(memory, (size_t)bytes, MADV_HUGEPAGE); /* a hint: failure is harmless */
