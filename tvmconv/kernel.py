@@ -10,11 +10,11 @@ from typing import Any
 
 from tvmconv.layout import Layout
 
-#: Attribute of a ``te.compute`` by which a design space knows what it schedules: ``contraction`` (a
-#: reduction in which one factor is the same for every lane), ``grouped`` (a contraction in which that
-#: factor differs from slot to slot), ``total`` (the sum of a contraction's partial sums), ``window``
-#: (a reduction lane by lane), ``nearby`` (what a run of the output gathers from around it), ``map``
-#: (no reduction) and ``stage`` (any other intermediate result).
+#: Attribute of a ``te.compute`` by which a design space knows what it schedules: ``contraction``
+#: (a reduction in which one factor is the same for every lane), ``grouped`` (a contraction in
+#: which that factor differs from slot to slot), ``total`` (the sum of a contraction's partial
+#: sums), ``window`` (a reduction lane by lane), ``nearby`` (what a run of the output gathers from
+#: around it), ``map`` (no reduction) and ``stage`` (any other intermediate result).
 KIND = "tvmconv.kind"
 
 
