@@ -31,8 +31,8 @@ from .primitives import (
     tiles,
 )
 
-#: Cycles to start a parallel loop and to wait for its last thread: a fraction of a microsecond if
-#: the threads still spin from the loop before, several if one has gone to sleep.
+#: Cycles to start a parallel loop and to wait for its last thread. A judgement between two cases:
+#: little if the threads still spin from the loop before, far more if one has gone to sleep.
 _LAUNCH_CYCLES = 10000.0
 #: Cycles by which a chain of sums that just hides its latency falls short of it.
 _CHAIN_CYCLES = 0.5
