@@ -11,7 +11,7 @@ from tvmconv.kernel import KIND
 
 _REDUCE = 2
 #: Kinds of reductions whose sums a tile keeps in registers.
-_TILED = ("contraction", "grouped", "window")
+_TILED = ("product", "contraction", "grouped", "window")
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,19 @@ class Extents:
 def extents(sch: TVMObject, blocks: Blocks) -> Extents:
     """Read the extents off a kernel that has not been scheduled."""
     out = [int(sch.get(loop).extent) for loop in sch.get_loops(blocks.output)] or [1]
-    reduce = [
+    reduce = reductions(sch, blocks.total, blocks.work)
+    return Extents(tuple(out[:-1]), out[-1], tuple(reduce), blocks.kind != "grouped")
+
+
+def reductions(sch: TVMObject, *blocks: TVMObject | None) -> list[int]:
+    """Extents of the reduction axes of a sum and its parts, outermost first."""
+    return [
         int(v.dom.extent)
-        for block in (blocks.total, blocks.work)
+        for block in blocks
         if block is not None
         for v in sch.get(block).iter_vars
         if v.iter_type == _REDUCE
     ]
-    return Extents(tuple(out[:-1]), out[-1], tuple(reduce), blocks.kind != "grouped")
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,19 @@ class Tile:
     sizes: tuple[int, ...]
     order: tuple[int, ...]
     fused: int
+
+    def knobs(self) -> tuple[tuple[str, int], ...]:
+        """The tile as a point of a design space; :meth:`of` makes it again."""
+        sizes = [(f"size{axis}", size) for axis, size in enumerate(self.sizes)]
+        order = [(f"order{place}", axis) for place, axis in enumerate(self.order)]
+        return (*sizes, *order, ("fused", self.fused))
+
+    @classmethod
+    def of(cls, knobs: Sequence[tuple[str, int]]) -> Tile:
+        """The tile with these knobs."""
+        values = [value for _, value in knobs]
+        rank = len(values) // 2
+        return cls(tuple(values[:rank]), tuple(values[rank:-1]), values[-1])
 
 
 def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bool) -> None:
@@ -149,16 +167,38 @@ def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bo
         shared = sch.fuse(*outer[: tile.fused])
         sch.parallel(shared)
         outer = [shared, *outer[tile.fused :]]
-    axes_count = len(axes) + 1
-    place = outer[-1]
-    if blocks.total is not None:
-        place = _sum_at(sch, blocks.total, place, axes_count, False)
-    _sum_at(sch, blocks.work, place, axes_count, unroll_window)
-    _unroll_tile(sch, sch.get_loops(blocks.output)[-axes_count:])
+    order = [0, *range(2, len(axes)), 1, len(axes)]
+    sum_at(sch, blocks.work, blocks.total, outer[-1], order, unroll_window)
+    unroll_tile(sch, sch.get_loops(blocks.output)[-len(order) :])
+
+
+def sum_at(
+    sch: TVMObject,
+    block: TVMObject,
+    total: TVMObject | None,
+    place: TVMObject,
+    order: Sequence[int],
+    unroll: bool = False,
+) -> None:
+    """Compute a sum, or the parts of one and their total, at a loop, in registers.
+
+    Parameters
+    ----------
+    sch : Schedule
+    block, total : SBlockRV
+    place : LoopRV
+    order : sequence of int
+        Output axes from the outermost loop of the tile to the innermost, its vector.
+    unroll : bool
+        Unroll the reduction's loops as well.
+    """
+    if total is not None:
+        place = _sum_at(sch, total, place, order, False)
+    _sum_at(sch, block, place, order, unroll)
 
 
 def _sum_at(
-    sch: TVMObject, block: TVMObject, place: TVMObject, axes: int, unroll: bool
+    sch: TVMObject, block: TVMObject, place: TVMObject, order: Sequence[int], unroll: bool
 ) -> TVMObject:
     """Compute a reduction at a loop, its own loops outside and the tile's, unrolled, inside.
 
@@ -171,19 +211,19 @@ def _sum_at(
     loops = sch.get_loops(block)[-len(kinds) :]
     spatial, reduce = loops[: len(kinds) - reduces], loops[len(kinds) - reduces :]
     # Of partial sums, the first axis is the number of the part: one of them at a time.
-    part, tile = spatial[:-axes], spatial[-axes:]
-    order = [tile[0], *tile[2:-1], tile[1], tile[-1]]
-    sch.reorder(*part, *reduce, *order)
+    part, tile = spatial[: -len(order)], spatial[-len(order) :]
+    ordered = [tile[k] for k in order]
+    sch.reorder(*part, *reduce, *ordered)
     if unroll:
         for loop in reduce:
             sch.unroll(loop)
-    _unroll_tile(sch, order)
+    unroll_tile(sch, ordered)
     init = sch.decompose_reduction(block, reduce[0])
-    _unroll_tile(sch, sch.get_loops(init)[-axes:])
+    unroll_tile(sch, sch.get_loops(init)[-len(order) :])
     return reduce[0]
 
 
-def _unroll_tile(sch: TVMObject, loops: Sequence[TVMObject]) -> None:
+def unroll_tile(sch: TVMObject, loops: Sequence[TVMObject]) -> None:
     """Unroll the loops of a tile, and make its lanes a vector."""
     *tile, lanes = loops
     for loop in tile:

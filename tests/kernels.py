@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tvmconv import accuracy, ops
 from tvmconv.accuracy import Trial
+from tvmconv.autoschedule.space import Candidate
 from tvmconv.graph.layout import window_halo
 from tvmconv.host import CPUINFO, parse_cpuinfo
 from tvmconv.kernel import KernelSpec, canonical_json
@@ -155,12 +156,11 @@ def problem_spec(
     if in_block is None or ops.get(problem.op).layout != "any":
         in_block = block if ops.get(problem.op).layout != "any" or problem.ci >= block else 1
     x = Layout(problem.input_shape, in_block)
-    lows, highs = window_halo(problem)
     attrs: dict[str, Any] = {"problem": problem.text, "program": list(program)}
-    if problem.op == "max_pool" and any(lows + highs) and not zero_padding:
+    if problem.op == "max_pool" and any(map(any, window_halo(attrs))) and not zero_padding:
         attrs["edges"] = "test"
     else:
-        x = x.with_halo(lows, highs)
+        x = x.with_halo(*window_halo(attrs))
     output = Layout(problem.output_shape, block)
     return KernelSpec(problem.op, canonical_json(attrs), (x, *operands), output)
 
@@ -253,16 +253,17 @@ class Compiled:
 
 
 def compile_specs(
-    specs: Sequence[KernelSpec], target: Target | None = None, ranks: Sequence[int] | None = None
+    specs: Sequence[KernelSpec],
+    target: Target | None = None,
+    choices: Sequence[Candidate] | None = None,
 ) -> Compiled:
-    """Compile kernels together as ``k0``, ``k1``, …, each with the schedule of a rank."""
+    """Compile kernels together as ``k0``, ``k1``, …, each with its schedule or the model's."""
     from tvmconv.codegen.kernels import scheduled
 
     target = target or host()
-    ranks = ranks or [0] * len(specs)
     funcs = {
-        f"k{i}": scheduled(spec, f"k{i}", target, rank)
-        for i, (spec, rank) in enumerate(zip(specs, ranks, strict=True))
+        f"k{i}": scheduled(spec, f"k{i}", target, choice)
+        for i, (spec, choice) in enumerate(zip(specs, choices or [None] * len(specs), strict=True))
     }
     return Compiled(funcs, target)
 

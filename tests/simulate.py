@@ -185,7 +185,7 @@ class _Machine:
 
     def check_halo(self, place: TensorArgument, layout: Layout, node: Node) -> None:
         """What windows reach beyond the interior has to be zero."""
-        lows, highs = window_halo(Problem.parse(node.attrs["problem"]))
+        lows, highs = window_halo(node.attrs)
         whole = self._cut(place, layout, halo=True).copy()
         axes = zip(lows, highs, layout.lows, layout.shape[2:], strict=True)
         cuts = [slice(at - low, at + size + high) for low, high, at, size in axes]

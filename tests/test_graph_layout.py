@@ -81,7 +81,7 @@ def test_a_halo_has_the_width_of_its_widest_reader(m: Maker) -> None:
     ],
 )
 def test_halos_are_what_windows_reach(problem: str, lows: list[int], highs: list[int]) -> None:
-    assert window_halo(Problem.parse(problem)) == (lows, highs)
+    assert window_halo({"problem": problem}) == (lows, highs)
 
 
 def test_zeros_pad_a_maximum_only_of_what_is_not_negative(m: Maker) -> None:

@@ -125,11 +125,11 @@ def shared_filter(spec: KernelSpec, patch: pytest.MonkeyPatch) -> Any:
 def one_chain(spec: KernelSpec, patch: pytest.MonkeyPatch) -> Any:
     """Only the first part of a sum of parts is summed."""
     from tvmconv._tvm import te
-    from tvmconv.ops import conv
+    from tvmconv.ops import summing
 
     problem = Problem.parse(spec.attrs["problem"])
     plan = channels.channel_plan(problem, spec.inputs[0].block, spec.output.block)
-    together = conv.summed_together(plan.trips, plan.step * 9)
+    together = summing.together(plan.trips, plan.step * 9)
     if problem.op != "conv" or together == plan.trips:
         return None
     reduce_axis = te.reduce_axis

@@ -22,7 +22,7 @@ from tests.kernels import (
 )
 from tests.strategies import random_problem
 from tvmconv import accuracy, ops
-from tvmconv.autoschedule.space import space_for
+from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.kernels import prim_func
 from tvmconv.kernel import KernelSpec
 from tvmconv.layout import Layout
@@ -78,11 +78,11 @@ def random_program(
 
 @dataclass
 class Drawn:
-    """A problem, the kernel that was drawn for it, and the rank of its schedule."""
+    """A problem, the kernel that was drawn for it, and its schedule."""
 
     problem: Problem
     spec: KernelSpec
-    rank: int
+    choice: Candidate
 
 
 def draw(rng: np.random.Generator, first: bool) -> Drawn:
@@ -99,8 +99,8 @@ def draw(rng: np.random.Generator, first: bool) -> Drawn:
     output = somewhere(rng, spec.output)
     spec = replace(spec, inputs=(x, *spec.inputs[1:]), output=output)
     func = prim_func(spec, "main")
-    count = 1 if first else space_for(host()).count(func, host())
-    return Drawn(problem, spec, int(rng.integers(count)))
+    found = space_for(host()).candidates(func, host())
+    return Drawn(problem, spec, found[0 if first else int(rng.integers(len(found)))])
 
 
 def wrong(drawn: Drawn, run: Any, seed: int) -> list[str]:
@@ -125,14 +125,14 @@ def with_program(y: Array, operands: list[Array], spec: KernelSpec) -> Array:
 
 
 def kernel_texts(drawn: list[Drawn]) -> str:
-    return "\n".join(f"{d.problem} rank {d.rank} {d.spec}" for d in drawn)
+    return "\n".join(f"{d.problem} {d.choice} {d.spec}" for d in drawn)
 
 
 @pytest.mark.parametrize("seed", range(BATCHES))
 def test_random_kernels(seed: int) -> None:
     rng = np.random.default_rng(1000 + seed)
     drawn = [draw(rng, first=seed < BATCHES // 2) for _ in range(BATCH)]
-    compiled = compile_specs([d.spec for d in drawn], ranks=[d.rank for d in drawn])
+    compiled = compile_specs([d.spec for d in drawn], choices=[d.choice for d in drawn])
 
     def runner(number: int) -> Any:
         return lambda kernel: compiled.run(number, kernel)

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tvmconv.schedules import x86
-from tvmconv.schedules.primitives import extents, find_blocks
+from tvmconv.schedules import contraction, costs
+from tvmconv.schedules.primitives import Tile, extents, find_blocks
 
 from tests.kernels import compile_specs, host, problem_kernel, problem_spec, trials
 from tvmconv import ops
-from tvmconv.autoschedule.space import space_for
+from tvmconv.accuracy import Trial
+from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.kernels import prim_func
 from tvmconv.errors import InputError
 from tvmconv.kernel import KIND, KernelSpec, canonical_json
@@ -65,14 +66,28 @@ LAYERS = [
 ]
 
 
-def count_of(spec: KernelSpec, target: Target) -> int:
-    return space_for(target).count(prim_func(spec, "main"), target)
+def candidates_of(spec: KernelSpec, target: Target) -> list[Candidate]:
+    return space_for(target).candidates(prim_func(spec, "main"), target)
+
+
+def wrong_schedules(spec: KernelSpec, checks: list[Trial], algorithm: str = "direct") -> list[Any]:
+    """Compile and run every schedule of a kernel, and return those whose output is wrong."""
+    found = candidates_of(spec, host())
+    wrong = []
+    for start in range(0, len(found), BATCH):
+        part = found[start : start + BATCH]
+        compiled = compile_specs([spec] * len(part), choices=part)
+        for k, candidate in enumerate(part):
+            for trial in checks:
+                got = compiled.run(k, problem_kernel(trial, spec))
+                wrong += [] if trial.check(got, algorithm).passed else [candidate]
+    return wrong
 
 
 def test_there_are_30_small_problems() -> None:
     problems = [Problem.parse(text) for text in SMALL]
     assert len(set(problems)) == 30
-    counts = [count_of(problem_spec(problem), host()) for problem in problems]
+    counts = [len(candidates_of(problem_spec(problem), host())) for problem in problems]
     assert sum(count > 10 for count in counts) >= 15
 
 
@@ -80,27 +95,35 @@ def test_there_are_30_small_problems() -> None:
 def test_every_schedule_is_right(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every other problem with loops shared among threads, which the model finds too small."""
     if SMALL.index(text) % 2:
-        monkeypatch.setattr(x86, "_LAUNCH_CYCLES", -1e9)
+        monkeypatch.setattr(costs, "LAUNCH_CYCLES", -1e9)
     problem = Problem.parse(text)
+    assert not wrong_schedules(problem_spec(problem), trials(problem)[:1])
+
+
+@pytest.mark.parametrize(
+    ("text", "algorithm"),
+    [
+        ("conv2d:1x16x3x5:32x3x3:padding=1:bias=true:activation=relu", "winograd2"),
+        ("conv2d:1x20x3x5:20x3x3:padding=1", "winograd2"),
+        ("conv2d:2x16x9x4:16x3x3:padding=0,1,2,1", "winograd4"),
+        ("conv2d:1x256x4x5:32x3x3:padding=1", "winograd4"),
+        ("conv2d:1x16x2x13:24x3x3:padding=1:bias=true", "winograd6"),
+        ("conv1d:2x16x13:48x3:padding=1:activation=relu6", "winograd4"),
+        ("conv1d:1x24x11:16x3", "winograd2"),
+    ],
+)
+def test_every_schedule_on_transformed_tiles_is_right(text: str, algorithm: str) -> None:
+    problem = Problem.parse(text).replace(algorithm=algorithm)
     spec = problem_spec(problem)
-    checks = trials(problem)[:1]
-    count = count_of(spec, host())
-    wrong = []
-    for start in range(0, count, BATCH):
-        ranks = range(start, min(start + BATCH, count))
-        compiled = compile_specs([spec] * len(ranks), ranks=ranks)
-        for k, rank in enumerate(ranks):
-            for trial in checks:
-                got = compiled.run(k, problem_kernel(trial, spec))
-                wrong += [] if trial.check(got).passed else [rank]
-    assert not wrong
+    assert len(candidates_of(spec, host())) >= 10
+    assert not wrong_schedules(spec, trials(problem)[-1:], algorithm)
 
 
-def test_there_is_no_schedule_beyond_the_last() -> None:
-    spec = problem_spec(Problem.parse(SMALL[0]))
-    func = prim_func(spec, "main")
-    with pytest.raises(IndexError):
-        space_for(host()).schedule(func, host(), count_of(spec, host()))
+@pytest.mark.parametrize("text", [*SMALL[:3], *SMALL[-5:]])
+def test_points_differ_and_the_best_comes_first(text: str) -> None:
+    found = candidates_of(problem_spec(Problem.parse(text)), host())
+    assert len({candidate.knobs for candidate in found}) == len(found)
+    assert [c.cycles for c in found] == sorted(c.cycles for c in found)
 
 
 def test_a_family_without_schedules_is_refused() -> None:
@@ -129,11 +152,10 @@ def test_tiles_fit_the_registers(text: str) -> None:
     """Sums, weights and a broadcast element, unless that is an operand in memory."""
     dims = dims_of(text)
     for target in targets().values():
-        found = x86.contraction_tiles(dims, target)
+        found = [Tile.of(c.knobs) for c in contraction.candidates(dims, target)]
         assert found
-        assert [c.cycles for c in found] == sorted(c.cycles for c in found)
-        for candidate in found:
-            batch, slots, *space = candidate.tile.sizes
+        for tile in found:
+            batch, slots, *space = tile.sizes
             vectors = max(1, 32 * dims.lanes // target.vector.bits)
             pixels = batch
             for extent in space:
@@ -141,9 +163,12 @@ def test_tiles_fit_the_registers(text: str) -> None:
             used = pixels * slots * vectors + slots * vectors
             used += not target.vector.embedded_broadcast
             assert used <= target.vector.registers
-            assert all(
-                s <= extent for s, extent in zip(candidate.tile.sizes, dims.outer, strict=True)
-            )
+            assert all(s <= extent for s, extent in zip(tile.sizes, dims.outer, strict=True))
+
+
+def best_tile(dims: Any, target: Target) -> Tile:
+    best = min(contraction.candidates(dims, target), key=lambda candidate: candidate.cycles)
+    return Tile.of(best.knobs)
 
 
 @pytest.mark.parametrize("text", [text for text in LAYERS if not text.startswith("dense")])
@@ -151,7 +176,7 @@ def test_the_best_tile_hides_the_latency(text: str) -> None:
     """Enough sums for every step to be bound by the multiply-adds, on every target with FMA."""
     dims = dims_of(text)
     for target in targets().values():
-        best = x86.contraction_tiles(dims, target)[0].tile
+        best = best_tile(dims, target)
         sums = max(1, 32 * dims.lanes // target.vector.bits)
         for extent in best.sizes:
             sums *= extent

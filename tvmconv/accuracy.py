@@ -64,8 +64,14 @@ class AccuracyReport:
         return self.status == "right"
 
 
+def algorithm_of(problem: Problem) -> str:
+    """The algorithm that a problem names: "direct" if none."""
+    name = problem.option("algorithm")
+    return name if name in WINOGRAD else "direct"
+
+
 def error_bound(
-    problem: Problem, reference: Float64, magnitude: Float64, algorithm: str = "direct"
+    problem: Problem, reference: Float64, magnitude: Float64, algorithm: str | None = None
 ) -> Float64:
     """The largest error that each element of a right output can have.
 
@@ -74,13 +80,15 @@ def error_bound(
     problem : Problem
     reference, magnitude : ndarray of float64
         :meth:`Problem.reference` and :meth:`Problem.magnitude` of the same inputs.
-    algorithm : {"direct", "winograd2", "winograd4", "winograd6"}
+    algorithm : {"direct", "winograd2", "winograd4", "winograd6"}, optional
+        That the problem names if left out; if it names none, "direct".
 
     Raises
     ------
     InputError
         If the algorithm is unknown.
     """
+    algorithm = algorithm or algorithm_of(problem)
     terms = problem.taps + 1
     factor = 8 + 2 * sqrt(terms)
     if algorithm == "direct":
@@ -105,7 +113,7 @@ def check(
     got: Array,
     reference: Float64,
     magnitude: Float64,
-    algorithm: str = "direct",
+    algorithm: str | None = None,
 ) -> AccuracyReport:
     """Compare an output with its reference by the module's formula.
 
@@ -117,6 +125,7 @@ def check(
     reference, magnitude, algorithm
         As for :func:`error_bound`.
     """
+    algorithm = algorithm or algorithm_of(problem)
     bound = error_bound(problem, reference, magnitude, algorithm)
     report = _compare(got, reference, bound, problem.dtype)
     if report.passed and algorithm in WINOGRAD:
@@ -197,9 +206,9 @@ def is_exact(problem: Problem) -> bool:
     """Whether a right output of :func:`integer_inputs` has no rounding error at all.
 
     So it is for sums of products and maxima, without activation or with one that does not round;
-    not for means, whose division may be a multiplication by a reciprocal.
+    not for transformed tiles, and not for means, whose division may be a multiplication by a reciprocal.
     """
-    rounds = problem.family.arithmetic == "mean"
+    rounds = problem.family.arithmetic == "mean" or algorithm_of(problem) != "direct"
     if problem.activation:
         rounds |= not activation.split(problem.activation)[0].exact
     return not rounds
@@ -247,9 +256,9 @@ class Trial:
     magnitude: Float64
     exact: bool = False
 
-    def check(self, got: Array, algorithm: str = "direct") -> AccuracyReport:
+    def check(self, got: Array, algorithm: str | None = None) -> AccuracyReport:
         """Compare an output: exactly if so drawn and the algorithm is direct, else by the bound."""
-        if self.exact and algorithm == "direct":
+        if self.exact and (algorithm or algorithm_of(self.problem)) == "direct":
             return check_exact(self.problem, got, self.reference)
         return check(self.problem, got, self.reference, self.magnitude, algorithm)
 

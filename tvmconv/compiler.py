@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,21 +16,28 @@ from tvmconv.target import Target, load_target
 if TYPE_CHECKING:
     import numpy as np
 
+    from tvmconv.autoschedule.choose import Chooser
+    from tvmconv.autoschedule.log import Database
     from tvmconv.graph.ir import Graph
     from tvmconv.graph.lower import Lowered
     from tvmconv.runtime.loader import Module
 
 Format = Literal["shared", "static", "tvm"]
+Logs = str | Path | Sequence[str | Path] | None
 #: ``progress(what, done, total)``
 Progress = Callable[[str, int, int], None]
 
 
-def lower_graph(graph: Graph, target: Target, *, fused: bool = False) -> Lowered:
+def lower_graph(
+    graph: Graph, target: Target, *, chooser: Chooser | None = None, fused: bool = False
+) -> Lowered:
     """Run the graph passes: fusion (unless that is done), layout, memory, lowering."""
+    from tvmconv.autoschedule.choose import Chooser
     from tvmconv.graph.lower import lower_module
     from tvmconv.graph.pipeline import optimized
 
-    return lower_module(optimized(graph, target.layout.channel_block, fused=fused))
+    choose = (chooser or Chooser(target)).algorithm
+    return lower_module(optimized(graph, target.layout.channel_block, choose, fused=fused))
 
 
 def compile_to_file(
@@ -43,6 +50,9 @@ def compile_to_file(
     batch: int | None = None,
     params: Mapping[str, np.ndarray[Any, Any]] | Path | None = None,
     dump: Mapping[str, Path] | None = None,
+    log: Logs = None,
+    tuned: bool = True,
+    exact: bool = False,
     progress: Progress | None = None,
     fused: bool = False,
 ) -> Path:
@@ -64,6 +74,13 @@ def compile_to_file(
     dump : mapping, optional
         ``{"asm" | "c" | "relax" | "tir": file}`` to write as well: see
         :func:`tvmconv.codegen.dump.write_dumps`.
+    log : path or sequence of paths, optional
+        Logs, or folders of them, to look for tuned schedules in, besides the user's own and those
+        that ship with the package.
+    tuned : bool
+        Whether to use logs at all.
+    exact : bool
+        Whether every convolution is computed directly, not on transformed tiles, which round more.
     progress : callable, optional
         ``progress(what, done, total)``.
     fused : bool
@@ -81,6 +98,7 @@ def compile_to_file(
     EnvironmentError_
         A tool is missing or the disk is full.
     """
+    from tvmconv.autoschedule.choose import Chooser
     from tvmconv.codegen.artifact import write_artifact
     from tvmconv.codegen.kernels import object_code
     from tvmconv.frontend import load as load_model
@@ -88,12 +106,17 @@ def compile_to_file(
 
     graph = model if isinstance(model, Graph) else load_model(model, batch=batch, params=params)
     target = replace(target, cores=threads) if threads else target
-    lowered = lower_graph(graph, target, fused=fused)
+    chooser = Chooser(target, _database(log, target) if tuned else None, exact)
+    if not _is_problem(model):
+        chooser.cold_bytes = sum(value.data.nbytes for value in graph.constants())
+    lowered = lower_graph(graph, target, chooser=chooser, fused=fused)
+    found = ((symbol, chooser.schedule(spec)) for symbol, spec in lowered.kernels.items())
+    lowered.choices = {symbol: trace for symbol, trace in found if trace is not None}
     objects: list[bytes | Path] = []
     for k, (symbol, spec) in enumerate(lowered.kernels.items()):
         if progress is not None:
             progress("compiling kernels", k, len(lowered.kernels))
-        objects.append(object_code(spec, symbol, target))
+        objects.append(object_code(spec, symbol, target, lowered.choices.get(symbol)))
     plan = replace(lowered.plan, threads=threads or 0, metadata=_metadata(model, graph, target))
     if dump:
         from tvmconv.codegen.dump import write_dumps
@@ -109,6 +132,20 @@ def compile_to_file(
         format=format,
     )
     return output
+
+
+def _is_problem(model: Any) -> bool:
+    from tvmconv.frontend import is_problem_text
+
+    return isinstance(model, str) and is_problem_text(model)
+
+
+def _database(log: Logs, target: Target) -> Database:
+    """The logs that a compilation looks into."""
+    from tvmconv.autoschedule.log import Database
+
+    paths = [log] if isinstance(log, (str, Path)) else log or ()
+    return Database.open([Path(path) for path in paths], target)
 
 
 def _metadata(model: Any, graph: Graph, target: Target) -> dict[str, Any]:
@@ -145,9 +182,12 @@ def compile(
     model: Any,
     target: str | Path | Target = "host",
     threads: int | None = None,
+    log: Logs = None,
     *,
     batch: int | None = None,
     params: Mapping[str, np.ndarray[Any, Any]] | Path | None = None,
+    tuned: bool = True,
+    exact: bool = False,
     progress: Progress | None = None,
     fused: bool = False,
 ) -> Module:
@@ -171,6 +211,9 @@ def compile(
             threads=threads,
             batch=batch,
             params=params,
+            log=log,
+            tuned=tuned,
+            exact=exact,
             progress=progress,
             fused=fused,
         )

@@ -14,8 +14,14 @@ from tvmconv.layout import Layout
 #: (a reduction in which one factor is the same for every lane), ``grouped`` (a contraction in
 #: which that factor differs from slot to slot), ``total`` (the sum of a contraction's partial
 #: sums), ``window`` (a reduction lane by lane), ``nearby`` (what a run of the output gathers from
-#: around it), ``map`` (no reduction) and ``stage`` (any other intermediate result).
+#: around it), ``map`` (no reduction) and ``stage`` (any other intermediate result). Of an algorithm
+#: on transformed tiles: ``data_tile`` (a transform of the input), ``product`` (a contraction for
+#: each transformed element), ``sums`` (its result) and ``output_tile`` (a transform back).
 KIND = "tvmconv.kind"
+
+#: Attribute of an output stage that computes tile by tile, over (tile, slot, *position, lane):
+#: the size of a tile along each spatial axis, then the output's spatial extents.
+TILES = "tvmconv.tiles"
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,20 @@ class KernelSpec:
             for v in (*self.inputs, self.output)
         ]
         return json.dumps([self.op, self.attrs, layouts], sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str) -> KernelSpec:
+        """Make a spec of its :attr:`text`.
+
+        Raises
+        ------
+        InputError
+            If the text is none: see :func:`tvmconv.autoschedule.workload.parse`, which also checks
+            what only a log can get wrong.
+        """
+        from tvmconv.autoschedule.workload import parse
+
+        return parse(text)
 
     @property
     def digest(self) -> str:

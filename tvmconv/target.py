@@ -139,6 +139,16 @@ class Caches:
                 getattr(self, field.name) >= least, f"caches.{field.name}", f"must be >= {least}"
             )
 
+    def bytes_per_cycle(self, working_set: float) -> float:
+        """Bandwidth of the level that holds a working set, with room for what else runs."""
+        if working_set <= self.l1_bytes:
+            return self.l1_bytes_per_cycle
+        if working_set <= 0.8 * self.l2_bytes:
+            return self.l2_bytes_per_cycle
+        if working_set <= 0.8 * self.l3_bytes:
+            return self.l3_bytes_per_cycle
+        return self.dram_bytes_per_cycle
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -17,23 +17,40 @@ from tvmconv.target import Target
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One point of a design space.
+
+    Attributes
+    ----------
+    knobs : tuple of (str, int)
+        Its named coordinates; no other point of the space has the same.
+    cycles : float
+        Time of the whole kernel that the cost model predicts, in cycles of one core.
+    """
+
+    knobs: tuple[tuple[str, int], ...]
+    cycles: float
+
+
+@dataclass(frozen=True)
 class DesignSpace:
-    """Every schedule that a hardware family has for a kernel, best first.
+    """Every schedule that a hardware family has for a kernel.
 
     Attributes
     ----------
     arch : str
         The ``arch`` of the targets that it serves.
-    count : callable
-        ``count(func, target)``: how many schedules there are for a kernel.
+    candidates : callable
+        ``candidates(func, target)``: all points, the one that the model expects to be fastest
+        first; never empty.
     schedule : callable
-        ``schedule(func, target, rank)``: the one that the cost model puts at a rank, from 0, as a
+        ``schedule(func, target, candidate)``: the kernel scheduled so, as a
         ``tvm.s_tir.Schedule``.
     """
 
     arch: str
-    count: Callable[[TVMObject, Target], int]
-    schedule: Callable[[TVMObject, Target, int], TVMObject]
+    candidates: Callable[[TVMObject, Target], list[Candidate]]
+    schedule: Callable[[TVMObject, Target, Candidate], TVMObject]
 
 
 _SPACES: dict[str, DesignSpace] = {}

@@ -57,7 +57,8 @@ def _describe_step(step: Step) -> dict[str, Any]:
     if not isinstance(step, KernelStep):
         return {"name": step.name, "kind": type(step).__name__.removesuffix("Step").lower()}
     entry: dict[str, Any] = {"name": step_name(step), "kind": step.kind}
-    return {**entry, "macs": step.macs} if step.macs else entry
+    found = {"macs": step.macs, "algorithm": step.algorithm}
+    return {**entry, **{key: value for key, value in found.items() if value}}
 
 
 def _as_bytes(weights: Weights) -> memoryview | Path:

@@ -55,10 +55,12 @@ def _title(lowered: Lowered, symbol: str) -> str:
 
 def _tir(lowered: Lowered, target: Target) -> Iterator[str]:
     for symbol, spec in lowered.kernels.items():
-        yield f"# {_title(lowered, symbol)}\n{scheduled(spec, symbol, target).script()}\n\n"
+        func = scheduled(spec, symbol, target, lowered.choices.get(symbol))
+        yield f"# {_title(lowered, symbol)}\n{func.script()}\n\n"
 
 
 def _assembly(lowered: Lowered, target: Target) -> Iterator[str]:
     for symbol, spec in lowered.kernels.items():
-        text = build(scheduled(spec, symbol, target), symbol, target).inspect_source("asm")
+        func = scheduled(spec, symbol, target, lowered.choices.get(symbol))
+        text = build(func, symbol, target).inspect_source("asm")
         yield f"# {_title(lowered, symbol)}\n{text}\n"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from tvmconv import ops
 from tvmconv._tvm import TVMObject, te, tvm
-from tvmconv.autoschedule.space import space_for
+from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.tir import overlap_tails, retarget_output
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
+
+#: How to schedule a kernel: a point of its space, a trace from a log, or None: what the model ranks
+#: first.
+Choice: TypeAlias = Candidate | list[Any] | None
 
 
 def prim_func(spec: KernelSpec, symbol: str) -> TVMObject:
@@ -22,9 +27,36 @@ def prim_func(spec: KernelSpec, symbol: str) -> TVMObject:
     return retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
 
 
-def scheduled(spec: KernelSpec, symbol: str, target: Target, rank: int = 0) -> TVMObject:
-    """The function of a kernel, with the schedule at a rank of its design space."""
-    sch = space_for(target).schedule(prim_func(spec, symbol), target, rank)
+def schedule(spec: KernelSpec, symbol: str, target: Target, choice: Choice = None) -> TVMObject:
+    """The ``Schedule`` of a kernel.
+
+    Raises
+    ------
+    ValueError
+        If a trace does not fit the kernel.
+    """
+    func = prim_func(spec, symbol)
+    if isinstance(choice, list):
+        from tvmconv.autoschedule.trace import replay
+
+        return replay(func, choice)
+    space = space_for(target)
+    return space.schedule(func, target, choice or space.candidates(func, target)[0])
+
+
+def scheduled(spec: KernelSpec, symbol: str, target: Target, choice: Choice = None) -> TVMObject:
+    """The function of a kernel as it is compiled.
+
+    Raises
+    ------
+    ValueError
+        If a trace does not fit the kernel.
+    """
+    return finish(schedule(spec, symbol, target, choice))
+
+
+def finish(sch: TVMObject) -> TVMObject:
+    """The scheduled function with its tails overlapped."""
     return overlap_tails(sch.mod["main"])
 
 
@@ -33,9 +65,15 @@ def build(func: TVMObject, symbol: str, target: Target) -> TVMObject:
     return tvm.compile(tvm.IRModule({symbol: func}), tvm.target.Target(target.llvm_target())).mod
 
 
-def object_code(spec: KernelSpec, symbol: str, target: Target) -> bytes:
-    """Compile a kernel to a relocatable object that defines ``__tvm_ffi_<symbol>``."""
-    module = build(scheduled(spec, symbol, target), symbol, target)
+def object_code(spec: KernelSpec, symbol: str, target: Target, choice: Choice = None) -> bytes:
+    """Compile a kernel to a relocatable object that defines ``__tvm_ffi_<symbol>``.
+
+    Raises
+    ------
+    ValueError
+        If a trace does not fit the kernel.
+    """
+    module = build(scheduled(spec, symbol, target, choice), symbol, target)
     with tempfile.TemporaryDirectory(prefix="tvmconv-") as folder:
         path = Path(folder) / "kernel.o"
         module.write_to_file(str(path))

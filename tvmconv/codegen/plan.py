@@ -159,7 +159,9 @@ class KernelStep:
     kind : str
         For people: the operator.
     macs : int
-        Multiply-accumulates, 0 if not counted.
+        Multiply-accumulates of the direct algorithm, 0 if not counted.
+    algorithm : str
+        The algorithm, where there is a choice and it is not the direct one.
     """
 
     kernel: str
@@ -167,6 +169,7 @@ class KernelStep:
     name: str = ""
     kind: str = "kernel"
     macs: int = 0
+    algorithm: str = ""
 
 
 @dataclass(frozen=True)

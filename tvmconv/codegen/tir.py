@@ -8,9 +8,12 @@ no guard and every tile has the full, unrolled shape.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 
 from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm
+from tvmconv.kernel import TILES
 
 _SPATIAL = 0
 
@@ -62,12 +65,15 @@ def _block_with(
 def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int]) -> TVMObject:
     """Let a function write its last parameter into part of a larger buffer.
 
+    Where the output stage computes tile by tile (it has the attribute ``TILES``), its elements go
+    to their places in the output, and those past the output's end nowhere.
+
     Parameters
     ----------
     func : PrimFunc
         As ``te.create_prim_func`` makes it; only its last block writes the last parameter.
     shape : sequence of int
-        Shape of the larger buffer, with as many axes as the parameter has.
+        Shape of the larger buffer.
     offsets : sequence of int
         Where element (0, ..., 0) goes in it.
 
@@ -80,16 +86,24 @@ def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int
     if list(shape) == [int(extent) for extent in old.ty.shape]:
         return func
     new = tirx.decl_buffer(list(shape), str(old.ty.dtype), name=old.name)
+    tiles: list[int] = []
+
+    def place(indices: Sequence[TVMObject]) -> tuple[list[TVMObject], list[TVMObject]]:
+        """Indices in the larger buffer, and the conditions under which there is such an element."""
+        conditions: list[TVMObject] = []
+        if tiles:
+            indices, conditions = _untiled(indices, tiles)
+        return [i + o for i, o in zip(indices, offsets, strict=True)], conditions
 
     def visit(stmt: TVMObject) -> TVMObject | None:
         if isinstance(stmt, tirx.BufferStore) and stmt.buffer.same_as(old):
-            indices = [i + o for i, o in zip(stmt.indices, offsets, strict=True)]
-            return tirx.BufferStore(new, stmt.value, indices)
+            indices, conditions = place(stmt.indices)
+            store = tirx.BufferStore(new, stmt.value, indices)
+            return tirx.IfThenElse(tirx.all(*conditions), store, None) if conditions else store
         if isinstance(stmt, s_tir_stmt.SBlock) and any(w.source.same_as(old) for w in stmt.writes):
-            ranges = [
-                tvm.ir.Range.from_min_extent(r.min + o, r.extent)
-                for r, o in zip(stmt.writes[0].region, offsets, strict=True)
-            ]
+            tiles[:] = [int(extent) for extent in stmt.annotations.get(TILES, ())]
+            indices, _ = place([r.min for r in stmt.writes[0].region])
+            ranges = [tvm.ir.Range.from_min_extent(i, 1) for i in indices]
             writes = [tirx.BufferRegion(new, ranges)]
             init = None if stmt.init is None else _rebuild(stmt.init, visit)
             return _block_with(stmt, _rebuild(stmt.body, visit), init, writes)
@@ -98,6 +112,26 @@ def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int
     body = _rebuild(func.body, visit)
     params = [*func.params[:-1], new]
     return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
+
+
+def _untiled(
+    indices: Sequence[TVMObject], tiles: Sequence[int]
+) -> tuple[list[TVMObject], list[TVMObject]]:
+    """(batch, slot, *position, lane) of (tile, slot, *position in the tile, lane), and its guards.
+
+    Tiles are numbered along the last axis first, batch after batch.
+    """
+    tile, slot, *inner, lane = indices
+    size, *extents = tiles
+    position, conditions = [], []
+    for extent, offset in zip(reversed(extents), reversed(inner), strict=True):
+        count = -(-extent // size)
+        place = tile % count * size + offset
+        tile = tile // count
+        position.append(place)
+        if extent % size:
+            conditions.append(place < extent)
+    return [tile, slot, *reversed(position), lane], conditions
 
 
 def overlap_tails(func: TVMObject) -> TVMObject:
@@ -160,15 +194,31 @@ def _overlapped(realize: TVMObject, loops: Sequence[TVMObject]) -> tuple[list[TV
     for iter_var, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
         extent = int(iter_var.dom.extent)
         if iter_var.iter_type == _SPATIAL and _max_value(analyzer, value) >= extent:
-            if not isinstance(value, tirx.Add) or not isinstance(value.a, tirx.Mul):
-                raise ValueError(f"cannot overlap the tail of {value}")
-            tile = int(value.a.b)
-            if tile > extent or _max_value(analyzer, value.b) >= tile:
-                raise ValueError(f"{value} is no tile of {tile} of an axis of {extent}")
-            value = tirx.min(value.a, extent - tile) + value.b
+            value = _overlap(analyzer, value, extent)
             moved += 1
         values.append(value)
     return values, moved
+
+
+def _overlap(analyzer: TVMObject, value: TVMObject, extent: int) -> TVMObject:
+    """``q*T + r`` as ``min(q*T, E - T) + r``; ``r`` may be a sum."""
+    terms = _terms(value)
+    scaled = [t for t in terms if isinstance(t, tirx.Mul)]
+    if not scaled or len(terms) < 2:
+        raise ValueError(f"cannot overlap the tail of {value}")
+    outer = max(scaled, key=lambda term: int(term.b))
+    tile = int(outer.b)
+    rest = functools.reduce(operator.add, [t for t in terms if not t.same_as(outer)])
+    if tile > extent or _max_value(analyzer, rest) >= tile:
+        raise ValueError(f"{value} is no tile of {tile} of an axis of {extent}")
+    return tirx.min(outer, extent - tile) + rest
+
+
+def _terms(value: TVMObject) -> list[TVMObject]:
+    """Split a sum into its terms."""
+    if isinstance(value, tirx.Add):
+        return _terms(value.a) + _terms(value.b)
+    return [value]
 
 
 def _max_value(analyzer: TVMObject, value: TVMObject) -> int:

@@ -1,11 +1,13 @@
 """Layout: every value gets its place in memory: blocks, halo, a slice of a concatenation.
 
-Three rewrites, in this order; each takes and returns a graph whose nodes carry the layout of their
+Rewrites, in this order; each takes and returns a graph whose nodes carry the layout of their
 result in ``attrs["layout"]``:
 
-* :func:`assign_layouts`: activations of the convolution family lie in channel blocks through the
-  whole graph, and values are converted only where an operator cannot take blocks, and at the
-  edges; a value that is read with padding gets a halo of zeros;
+* :func:`assign_channel_blocks`: activations of the convolution family lie in channel blocks through
+  the whole graph, and values are converted only where an operator cannot take blocks, and at the
+  edges;
+* :func:`choose_algorithms`: a convolution may be computed on transformed tiles;
+* :func:`assign_halos`: a value that is read with padding gets a halo of zeros;
 * :func:`share_concatenations`: a concatenation along the channels, if its parts start at whole
   blocks, is a buffer into whose slices the parts are written where they are made;
 * :func:`share_views`: a reshape, or a conversion that moves nothing, is the same memory.
@@ -14,13 +16,16 @@ result in ``attrs["layout"]``:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tvmconv.graph.blocks import assign_blocks
-from tvmconv.graph.fuse import FAMILY
+from tvmconv.graph.fuse import FAMILY, base_inputs
 from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
+from tvmconv.ops import winograd
 from tvmconv.problem import Problem
 
 #: Ranks for which the runtime has conversions between a plain tensor and a slice or a halo.
@@ -101,11 +106,12 @@ def _layout(value: Value, attribute: dict[str, Any]) -> Layout:
 
 def place(graph: Graph, block: int) -> Placed:
     """Give every value of a fused graph a layout, in blocks of so many channels."""
-    return Placed.of(share_views(share_concatenations(assign_layouts(graph, block))))
+    graph = assign_halos(assign_channel_blocks(graph, block))
+    return Placed.of(share_views(share_concatenations(graph)))
 
 
-def assign_layouts(graph: Graph, block: int) -> Graph:
-    """Choose blocks and halos.
+def assign_channel_blocks(graph: Graph, block: int) -> Graph:
+    """Choose which values lie in blocks.
 
     Parameters
     ----------
@@ -114,13 +120,44 @@ def assign_layouts(graph: Graph, block: int) -> Graph:
     block : int
         Channels in a block.
     """
-    placed = Placed(*assign_blocks(graph, block))
+    return Placed(*assign_blocks(graph, block)).to_graph()
+
+
+def choose_algorithms(graph: Graph, choose: Callable[[KernelSpec], str]) -> Graph:
+    """Let ``choose`` name the algorithm of every convolution that leaves it open.
+
+    Only weights that are known now can be transformed.
+    """
+    placed = Placed.of(graph)
+    for node in placed.graph.nodes:
+        if node.op != "conv":
+            continue
+        problem, base = Problem.parse(node.attrs["problem"]), base_inputs(node)
+        constant = all(v.is_constant for v in node.inputs[1:base])
+        layouts = [
+            placed.layouts.get(v) or Layout(v.shape) for v in (node.inputs[0], *node.inputs[base:])
+        ]
+        if not constant or problem.option("algorithm") != "auto":
+            continue
+        output = placed.layouts[node.output]
+        name = choose(KernelSpec(node.op, canonical_json(node.attrs), tuple(layouts), output))
+        if name != "direct":
+            node.attrs = {**node.attrs, "problem": problem.replace(algorithm=name).text}
+    return placed.to_graph()
+
+
+def assign_halos(graph: Graph) -> Graph:
+    """Choose halos."""
+    placed = Placed.of(graph)
     _halos(placed)
     return placed.to_graph()
 
 
-def window_halo(problem: Problem) -> tuple[list[int], list[int]]:
-    """How far the windows of a problem reach beyond its input, before and after each axis."""
+def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """How far a node of a problem reads beyond its input, before and after each axis."""
+    problem = Problem.parse(attrs["problem"])
+    if outputs := winograd.tile_outputs(problem):
+        return winograd.halo(problem, outputs)
     if not problem.kernel or problem.op.startswith("global"):
         return [0] * problem.rank, [0] * problem.rank
     highs = [
@@ -139,7 +176,7 @@ def _halos(placed: Placed) -> None:
     for node in placed.graph.nodes:
         if node.op not in FAMILY:
             continue
-        lows, highs = window_halo(Problem.parse(node.attrs["problem"]))
+        lows, highs = window_halo(node.attrs)
         if not any(lows) and not any(highs):
             continue
         x = node.inputs[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from tvmconv.graph.layout import Placed, converts_constant, is_plain
 from tvmconv.graph.memory import Lifetime, aligned, assign_offsets
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
+from tvmconv.ops import winograd
 from tvmconv.problem import Problem
 
 #: Nodes that cost nothing: their result is memory that something else writes.
@@ -77,12 +78,15 @@ class Lowered:
     weights : Weights
     module : IRModule
         What was lowered: the network after the graph passes.
+    choices : dict of str to trace
+        How the kernels are scheduled, where not as the model has it.
     """
 
     plan: Plan
     kernels: dict[str, KernelSpec]
     weights: Weights
     module: Any = None
+    choices: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def lower(placed: Placed) -> Lowered:
@@ -207,6 +211,7 @@ class _Lowerer:
         places = [self._place(v) for v in (*data, node.output)]
         layouts = tuple(layout for layout, _ in places)
         spec = KernelSpec(node.op, canonical_json(node.attrs), layouts[:-1], layouts[-1])
+        algorithm = _algorithm(spec, weights)
         name = f"tvmconv_{spec.digest}"
         self.kernels.setdefault(name, spec)
         arguments = [argument for _, argument in places]
@@ -218,7 +223,7 @@ class _Lowerer:
                 shape = "x".join(map(str, argument.shape))
                 message = f"needs a buffer of {shape} elements in blocks, more than 2^31 - 1"
                 raise InputError(f"{self.graph.name}: node {node.name!r} ({node.op}): {message}")
-        self.steps.append(KernelStep(name, call, node.name, node.op, macs))
+        self.steps.append(KernelStep(name, call, node.name, node.op, macs, algorithm))
 
     def _packed(self, name: str, spec: KernelSpec, weights: list[Value]) -> list[TensorArgument]:
         """A kernel's weights, in the order in which it reads them, or its tables."""
@@ -246,6 +251,26 @@ class _Lowerer:
         """A constant among the weights, in a layout."""
         data = _data(value)
         return self.weights.add((id(data), layout), lambda: [_in_layout(data, layout)])[0]
+
+
+def _algorithm(spec: KernelSpec, weights: list[Value]) -> str:
+    """The algorithm of a convolution, empty where there is no choice or it is the direct one.
+
+    Raises
+    ------
+    InputError
+        If the problem names one that needs constant weights, or channel blocks, and has none.
+    """
+    if spec.op != "conv":
+        return ""
+    problem = Problem.parse(spec.attrs["problem"])
+    if not winograd.tile_outputs(problem):
+        return ""
+    if not all(v.is_constant for v in weights):
+        problem.fail("algorithm", "needs weights that are constants; give --params")
+    if spec.inputs[0].block == 1:
+        problem.fail("algorithm", f"needs a block of input channels, got {problem.ci}")
+    return str(problem.option("algorithm"))
 
 
 def _data(value: Value) -> np.ndarray[Any, Any]:

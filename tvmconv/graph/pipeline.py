@@ -21,6 +21,7 @@ from tvmconv._tvm import TVMObject, relax, tvm
 from tvmconv.graph import fuse, layout
 from tvmconv.graph.ir import Graph
 from tvmconv.graph.relax import from_relax, to_relax
+from tvmconv.kernel import KernelSpec
 
 
 def graph_pass(name: str, rewrite: Callable[[Graph], Graph]) -> TVMObject:
@@ -50,16 +51,27 @@ def fusion_passes() -> list[TVMObject]:
     return [graph_pass(name, rewrite) for name, rewrite in fuse.REWRITES]
 
 
-def layout_passes(block: int) -> list[TVMObject]:
-    """Passes after which every value has its layout, in blocks of so many channels."""
+def layout_passes(block: int, choose: Callable[[KernelSpec], str]) -> list[TVMObject]:
+    """Passes after which every value has its layout, in blocks of so many channels.
+
+    ``choose(spec)`` names the algorithm of a convolution.
+    """
     return [
-        graph_pass("AssignLayouts", lambda graph: layout.assign_layouts(graph, block)),
+        graph_pass("AssignBlocks", lambda graph: layout.assign_channel_blocks(graph, block)),
+        graph_pass("ChooseAlgorithms", lambda graph: layout.choose_algorithms(graph, choose)),
+        graph_pass("AssignHalos", layout.assign_halos),
         graph_pass("ShareConcatenations", layout.share_concatenations),
         graph_pass("ShareViews", layout.share_views),
     ]
 
 
-def optimized(graph: Graph, block: int, *, fused: bool = False) -> TVMObject:
+def optimized(
+    graph: Graph,
+    block: int,
+    choose: Callable[[KernelSpec], str] = lambda spec: "direct",
+    *,
+    fused: bool = False,
+) -> TVMObject:
     """Run the passes.
 
     Parameters
@@ -67,6 +79,8 @@ def optimized(graph: Graph, block: int, *, fused: bool = False) -> TVMObject:
     graph : Graph
     block : int
         Channels in a block.
+    choose : callable
+        ``choose(spec)``: name of the algorithm of a convolution; all are direct if left out.
     fused : bool
         Whether the graph has been through fusion.
 
@@ -76,5 +90,5 @@ def optimized(graph: Graph, block: int, *, fused: bool = False) -> TVMObject:
         Every binding carries the layout of its result.
     """
     passes = [] if fused else fusion_passes()
-    passes += [relax.transform.DeadCodeElimination(), *layout_passes(block)]
+    passes += [relax.transform.DeadCodeElimination(), *layout_passes(block, choose)]
     return tvm.transform.Sequential(passes, name="tvmconv")(to_relax(graph))

@@ -6,14 +6,24 @@ Standard, strided, dilated, grouped and pointwise, over one to three spatial axe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.kernel import KIND, KernelSpec
-from tvmconv.ops import Array, Family, Float64, Shape, channels, expressions, importing
+from tvmconv.kernel import KernelSpec
+from tvmconv.ops import (
+    Array,
+    Family,
+    Float64,
+    Shape,
+    channels,
+    expressions,
+    importing,
+    summing,
+    winograd,
+)
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -24,11 +34,14 @@ if TYPE_CHECKING:
 
 
 def validate(problem: Problem) -> None:
-    """Refuse groups that do not divide the channels."""
+    """Refuse groups that do not divide the channels, and an algorithm that cannot compute it."""
     for name, count in (("input", problem.ci), ("output", problem.co)):
         if count % problem.groups:
             problem.fail("groups", f"must divide the {count} {name} channels,"
                          f" got {problem.groups}")  # fmt: skip
+    if winograd.tile_outputs(problem) and not winograd.fits(problem):
+        problem.fail("algorithm", f"{problem.option('algorithm')} is for filters of 3 or 3x3 taps"
+                     " with stride, dilation and groups 1")  # fmt: skip
 
 
 def inputs(problem: Problem) -> dict[str, Shape]:
@@ -62,32 +75,12 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     return shared.add_bias(problem, y, arrays)
 
 
-#: Terms that one chain of additions sums; longer sums are sums of such sums.
-_CHAIN = 1024
-#: Terms below which a chain is not worth the addition of its sum to the others.
-_SHORTEST_CHAIN = 64
-
-
-def summed_together(trips: int, terms: int) -> int:
-    """How many trips of ``terms`` terms one chain of additions takes: a divisor of ``trips``.
-
-    All of them where the sum is short, or where no divisor makes chains of a sensible length.
-
-    The error of a chain of K random terms grows as √K; a sum of sums has that of the shorter
-    chains, at the price of one more addition a chain.
-    """
-    if trips * terms <= 2 * _CHAIN:
-        return trips
-    fitting = [d for d in range(1, trips + 1) if trips % d == 0 and d * terms <= _CHAIN]
-    together = max(fitting, default=1)
-    return together if together * terms >= _SHORTEST_CHAIN else trips
-
-
 def compute(spec: KernelSpec) -> list[Any]:
     """The sum over ``rc`` (trips over channels), ``rk0`` … (taps) and ``ri`` (inner channels).
 
     With the attribute ``shuffled``, the convolution reads the channel shuffle of ``x`` in so many
-    groups; :mod:`tvmconv.graph.shuffle` sets it.
+    groups; :mod:`tvmconv.graph.shuffle` sets it. Where the problem names
+    that algorithm, it is computed as :mod:`tvmconv.ops.winograd` has it.
 
     Arguments are ``x``, the weight of :func:`tvmconv.ops.channels.packed_shape`, the bias
     (slots, block) if there is one, the operands of the program, and the output.
@@ -95,12 +88,14 @@ def compute(spec: KernelSpec) -> list[Any]:
     from tvmconv._tvm import te
 
     p = Problem.parse(spec.attrs["problem"])
+    if winograd.tile_outputs(p):
+        return winograd.compute(spec)
     x_layout, block = spec.inputs[0], spec.output.block
     plan = channels.channel_plan(p, x_layout.block, block)
     x = expressions.placeholder(x_layout, "x")
     weight = te.placeholder(channels.packed_shape(p, x_layout.block, block), name="weight")
     bias = te.placeholder((spec.output.own_slots, block), name="bias") if p.bias else None
-    together = summed_together(plan.trips, plan.step * prod(p.kernel))
+    together = summing.together(plan.trips, plan.step * prod(p.kernel))
     shuffled = spec.attrs.get("shuffled", 0)
     rc, rk = te.reduce_axis((0, together), "rc"), expressions.tap_axes(p)
     ri = te.reduce_axis((0, plan.step), "ri")
@@ -115,32 +110,16 @@ def compute(spec: KernelSpec) -> list[Any]:
         return te.sum(element * weight[(slot, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
 
     kind = "grouped" if any(plan.starts) else "contraction"
-    result = _summed(spec.output.iteration_shape, terms, plan.trips, together, kind)
+    result = summing.summed(spec.output.iteration_shape, terms, plan.trips, together, kind)
     operands, output = expressions.finish(spec, lambda *index: result(*index), bias)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
 
 
-def _summed(shape: Shape, terms: Callable[..., Any], trips: int, together: int, kind: str) -> Any:
-    """The whole sum of each output element, in one chain of additions or as a sum of parts."""
-    from tvmconv._tvm import te
-
-    attrs = {KIND: kind}
-    if together == trips:
-        return te.compute(shape, lambda *index: terms(index, 0), name="conv", attrs=attrs)
-    parts = trips // together
-    part = te.compute(
-        (parts, *shape),
-        lambda number, *index: terms(index, number * together),
-        name="part",
-        attrs=attrs,
-    )
-    ro = te.reduce_axis((0, parts), "ro")
-    return te.compute(
-        shape,
-        lambda *index: te.sum(part(ro, *index), axis=ro),
-        name="conv",
-        attrs={KIND: "total"},
-    )
+def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
+    """The weight and the bias as the kernel's algorithm reads them."""
+    if winograd.tile_outputs(Problem.parse(spec.attrs["problem"])):
+        return winograd.pack(spec, constants)
+    return channels.pack(spec, constants)
 
 
 def import_conv(node: OnnxNode, builder: Builder) -> Value:
@@ -180,6 +159,7 @@ FAMILY = Family(
         opt.GROUPS,
         opt.BIAS,
         opt.ACTIVATION,
+        opt.ALGORITHM,
         opt.DTYPE,
     ),
     validate=validate,
@@ -203,6 +183,7 @@ CASES = (
     ("conv2d:1x136x28x28:136x1x1:groups=4", "ShuffleNet v1 stage 3: no block divides a group"),
     ("conv2d:1x64x28x28:64x3x3:padding=2:dilation=2", "DeepLab v3 atrous"),
     ("conv2d:2x16x9x9:24x3x3:padding=1:activation=silu", "EfficientNet's activation"),
+    ("conv2d:1x64x28x28:64x3x3:padding=1:algorithm=winograd4", "VGG-like, on transformed tiles"),
     ("conv1d:1x64x1000:64x9:padding=16:dilation=4", "WaveNet-like dilated 1-D"),
     ("conv1d:2x1x101:8x5:stride=3:padding=1,2", "one input channel, asymmetric padding"),
     ("conv3d:1x3x8x56x56:64x3x7x7:stride=1,2,2:padding=1,3,3", "R3D-18 stem"),
@@ -238,6 +219,9 @@ BAD_CASES = (
     ("conv2d:1x64x56x56:64x3x3:activation=rellu", "did you mean relu"),
     ("conv2d:1x64x56x56:64x3x3:bias=yes", "bias must be true or false, got 'yes'"),
     ("conv2d:1x8x9x9:8x3x3:dilation=2000000000", "dilation makes the filter span 4000000001"),
+    ("conv2d:1x64x56x56:64x3x3:algorithm=fft", "algorithm must be one of auto, direct, winograd2"),
+    ("conv2d:1x64x56x56:64x5x5:algorithm=winograd2", "algorithm winograd2 is for filters of 3"),
+    ("conv3d:1x64x6x6x6:64x3x3x3:algorithm=winograd2", "algorithm winograd2 is for filters of 3"),
     ("convd2:1x64x56x56:64x3x3", "unknown operator 'convd2'; did you mean conv"),
 )
 
@@ -250,7 +234,7 @@ shared.register_family(
     cases=CASES,
     bad_cases=BAD_CASES,
     compute=compute,
-    pack=channels.pack,
+    pack=pack,
     packed_weight=channels.PACKED_WEIGHT,
     layout="any",
 )

@@ -45,7 +45,11 @@ def pack_channels(vector: Array, slots: int, block: int) -> Array:
 
 
 def elements(
-    shape: Shape, body: Callable[..., Any], name: str = "output", kind: str = "map"
+    shape: Shape,
+    body: Callable[..., Any],
+    name: str = "output",
+    kind: str = "map",
+    attrs: Mapping[str, Any] | None = None,
 ) -> Any:
     """A tensor without a reduction: ``body(*index)`` is its element, made in a scope."""
     from tvmconv._tvm import te
@@ -53,11 +57,17 @@ def elements(
     def scoped(*index: Any) -> Any:
         return te_math.scoped(lambda: body(*index))
 
-    return te.compute(shape, scoped, name=name, attrs={KIND: kind})
+    return te.compute(shape, scoped, name=name, attrs={KIND: kind, **(attrs or {})})
 
 
 def finish(
-    spec: KernelSpec, result: Callable[..., Any], bias: Any | None = None
+    spec: KernelSpec,
+    result: Callable[..., Any],
+    bias: Any | None = None,
+    *,
+    shape: Shape | None = None,
+    locate: Callable[..., tuple[Any, ...]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
 ) -> tuple[list[Any], Any]:
     """Make the output stage of a kernel: bias, program, store.
 
@@ -70,6 +80,12 @@ def finish(
         :attr:`~tvmconv.layout.Layout.iteration_shape`.
     bias : te.Tensor, optional
         Packed ``(slots, block)``.
+    shape : tuple of int, optional
+        Of the result, where it is not the output's iteration shape.
+    locate : callable, optional
+        ``locate(*indices)``: the index in the iteration shape of an element of the result.
+    attrs : mapping, optional
+        Of the output stage, besides its kind.
 
     Returns
     -------
@@ -82,6 +98,8 @@ def finish(
 
     def body(*index: Any) -> Any:
         value = result(*index)
+        if locate is not None:
+            index = locate(*index)
         if bias is not None:
             value = value + bias[index[1], index[-1]]
 
@@ -90,7 +108,7 @@ def finish(
 
         return apply_program(value, spec.program, operand)
 
-    return tensors, elements(out.iteration_shape, body)
+    return tensors, elements(shape or out.iteration_shape, body, attrs=attrs)
 
 
 def apply_program(

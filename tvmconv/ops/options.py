@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Value = int | bool | str | tuple[int, ...]
 #: The largest size, stride, dilation or padded size: what an int32 index reaches.
 LIMIT = 2**31 - 1
+#: How a convolution can be computed: as what is fastest, directly, or on transformed tiles with so
+#: many outputs along an axis.
+ALGORITHMS = ("auto", "direct", "winograd2", "winograd4", "winograd6")
 _AUTO_PADDING = ("same_upper", "same_lower", "valid")
 
 
@@ -223,6 +226,13 @@ def _read_dtype(problem: Problem, value: object) -> Value:
     return value
 
 
+def _read_algorithm(problem: Problem, value: object) -> Value:
+    if value not in ALGORITHMS:
+        names = ", ".join(ALGORITHMS)
+        problem.fail("algorithm", f"must be one of {names}, got {_shown(value)!r}")
+    return str(value)
+
+
 STRIDE = per_axis("stride")
 DILATION = per_axis("dilation")
 PADDING = Option(
@@ -246,4 +256,7 @@ ACTIVATION = Option(
 )
 DTYPE = Option(
     "dtype", lambda rank: "float32", _read_dtype, str, f"one of {', '.join(SUPPORTED_DTYPES)}"
+)
+ALGORITHM = Option(
+    "algorithm", lambda rank: "auto", _read_algorithm, str, f"one of {', '.join(ALGORITHMS)}"
 )

@@ -1,0 +1,287 @@
+"""Schedules of products on transformed tiles, and their cost: what the CPU families share.
+
+The output's tiles are divided into groups. Of each group the input is transformed, the products
+are computed, for one transformed element after the other, as a register-tiled matrix product, and
+the sums are transformed back: what lies between stays in the second cache level. Where there are
+few tiles and many weights, the input is transformed for all groups first, so that the threads can
+share the output channels instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tvmconv._tvm import TVMObject
+from tvmconv.autoschedule.space import Candidate
+from tvmconv.kernel import KIND
+from tvmconv.target import Target
+
+from . import costs
+from .primitives import balance, reductions, sum_at, unroll_tile
+
+_MAX_SLOTS = 8
+#: Cycles for one vector of a transform along one axis: loads, additions, a store.
+_TRANSFORM_CYCLES = 2.5
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The blocks of a kernel on transformed tiles.
+
+    Attributes
+    ----------
+    data : list of SBlockRV
+        Transforms of the input, in order.
+    product : SBlockRV
+        Of a whole sum, or of parts of one.
+    total : SBlockRV or None
+        The sum of the parts.
+    sums : SBlockRV
+    back : list of SBlockRV
+        Transforms back, without the last, which is the output's.
+    output : SBlockRV
+    """
+
+    data: list[TVMObject]
+    product: TVMObject
+    total: TVMObject | None
+    sums: TVMObject
+    back: list[TVMObject]
+    output: TVMObject
+
+
+def find_stages(sch: TVMObject) -> Stages:
+    """Tell the blocks by their kinds."""
+    *blocks, output = sch.get_child_blocks(sch.get_sblock("root"))
+    kinds: dict[str, list[TVMObject]] = {}
+    for block in blocks:
+        kinds.setdefault(str(sch.get(block).annotations[KIND]), []).append(block)
+    (product,), (sums,) = kinds["product"], kinds["sums"]
+    total = kinds.get("total", [None])[0]
+    return Stages(kinds["data_tile"], product, total, sums, kinds.get("output_tile", []), output)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Extents of a kernel on transformed tiles.
+
+    Attributes
+    ----------
+    elements : int
+        Transformed elements of a tile.
+    rank : int
+        Spatial axes.
+    tiles, slots, lanes : int
+        Tiles of the output, its channel slots, channels in a slot.
+    parts : int
+        Chains of additions of one sum.
+    channels : int
+        Terms in one sum.
+    inner : int
+        Of those, how many the innermost reduction axis has.
+    outputs : int
+        Elements of a tile of the output.
+    """
+
+    elements: int
+    rank: int
+    tiles: int
+    slots: int
+    lanes: int
+    parts: int
+    channels: int
+    inner: int
+    outputs: int
+
+
+def sizes(sch: TVMObject, stages: Stages) -> Sizes:
+    """Read the extents off a kernel that has not been scheduled."""
+    *elements, slots, tiles, lanes = (
+        int(sch.get(loop).extent) for loop in sch.get_loops(stages.sums)
+    )
+    *trips, inner = reductions(sch, stages.total, stages.product)
+    _, _, *position, _ = (int(sch.get(loop).extent) for loop in sch.get_loops(stages.output))
+    return Sizes(
+        elements=math.prod(elements),
+        rank=len(elements),
+        tiles=tiles,
+        slots=slots,
+        lanes=lanes,
+        parts=trips[0] if stages.total is not None else 1,
+        channels=math.prod(trips) * inner,
+        inner=inner,
+        outputs=math.prod(position),
+    )
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One schedule.
+
+    Attributes
+    ----------
+    group : int
+        Tiles in a group.
+    slots : int
+        Channel slots of the output that are computed together.
+    pixels, register_slots : int
+        Tiles and slots whose sums are in registers at once; they divide ``group`` and ``slots``.
+    shared_data : bool
+        Transform the input of all groups first, and share groups and slots among the threads;
+        otherwise each thread transforms the input of its own groups.
+    """
+
+    group: int
+    slots: int
+    pixels: int
+    register_slots: int
+    shared_data: bool
+
+    def knobs(self) -> tuple[tuple[str, int], ...]:
+        """The schedule as a point of a design space; :meth:`of` makes it again."""
+        return tuple((name, int(value)) for name, value in vars(self).items())
+
+    @classmethod
+    def of(cls, knobs: Sequence[tuple[str, int]]) -> Grouping:
+        """The schedule with these knobs."""
+        group, slots, pixels, register_slots, shared = (value for _, value in knobs)
+        return cls(group, slots, pixels, register_slots, bool(shared))
+
+
+def schedule_winograd(sch: TVMObject, stages: Stages, grouping: Grouping) -> None:
+    """Schedule a kernel on transformed tiles."""
+    tile, slot, *position, lane = sch.get_loops(stages.output)
+    rank = len(position)
+    groups, in_group = sch.split(tile, [None, grouping.group])
+    bands, in_band = sch.split(slot, [None, grouping.slots])
+    if grouping.shared_data:
+        sch.reorder(bands, groups, in_band, in_group, *position, lane)
+        place = sch.fuse(bands, groups)
+        sch.parallel(place)
+    else:
+        sch.reorder(groups, bands, in_band, in_group, *position, lane)
+        sch.parallel(groups)
+        place = bands
+    for block in reversed(stages.back):
+        sch.compute_at(block, in_group, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "local")
+        unroll_tile(sch, sch.get_loops(block)[-rank - 3 :])
+    _products(sch, stages, place, grouping, rank)
+    _transforms(sch, stages, None if grouping.shared_data else groups, rank)
+    unroll_tile(sch, [*position, lane])
+
+
+def _products(
+    sch: TVMObject, stages: Stages, place: TVMObject, grouping: Grouping, rank: int
+) -> None:
+    """One matrix product after the other, in register tiles."""
+    sch.compute_at(stages.sums, place, preserve_unit_loops=True)
+    *elements, slot, tile, lane = sch.get_loops(stages.sums)[-rank - 3 :]
+    slot_tiles, slots = sch.split(slot, [None, grouping.register_slots])
+    tile_tiles, tiles = sch.split(tile, [None, grouping.pixels])
+    sch.reorder(*elements, slot_tiles, tile_tiles, tiles, slots, lane)
+    order = [*range(rank), rank + 1, rank, rank + 2]
+    sum_at(sch, stages.product, stages.total, tile_tiles, order)
+    unroll_tile(sch, sch.get_loops(stages.sums)[-3:])
+
+
+def _transforms(sch: TVMObject, stages: Stages, place: TVMObject | None, rank: int) -> None:
+    """The input's transforms, one tile and slot at a time: where they are needed, or before all."""
+    *before, last = stages.data
+    if place is not None:
+        sch.compute_at(last, place, preserve_unit_loops=True)
+    *elements, slot, tile, lane = sch.get_loops(last)[-rank - 3 :]
+    sch.reorder(slot, tile, *elements, lane)
+    for block in reversed(before):
+        sch.compute_at(block, tile, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "local")
+        unroll_tile(sch, sch.get_loops(block)[-rank - 3 :])
+    unroll_tile(sch, [*elements, lane])
+    if place is None:
+        sch.parallel(sch.fuse(slot, tile))
+
+
+def candidates(size: Sizes, target: Target) -> list[Candidate]:
+    """Every schedule of the space."""
+    return [
+        Candidate(grouping.knobs(), cycles(size, grouping, target))
+        for grouping in dict.fromkeys(_groupings(size, target))
+    ]
+
+
+def _groupings(size: Sizes, target: Target) -> Iterator[Grouping]:
+    """Schedules whose sums fit the registers, with whole register tiles in every group."""
+    vectors = costs.vectors(size.lanes, target)
+    for register_slots in range(1, min(_MAX_SLOTS, size.slots) + 1):
+        most = min(costs.room(register_slots * vectors, target), size.tiles)
+        if most < 1:
+            return
+        for pixels in sorted({most, max(1, most - 1), max(1, most - 2), max(1, most // 2)}):
+            for group in _multiples(pixels, size.tiles):
+                for slots in _multiples(register_slots, size.slots):
+                    yield Grouping(group, slots, pixels, register_slots, False)
+                    yield Grouping(group, slots, pixels, register_slots, True)
+
+
+def _multiples(unit: int, extent: int) -> list[int]:
+    """Some multiples of a register tile's extent, up to the whole axis."""
+    most = extent // unit
+    return [unit * k for k in sorted({1, 2, 3, 4, 6, 8, 12, 16, 32, most}) if k <= most]
+
+
+def cycles(size: Sizes, grouping: Grouping, target: Target) -> float:
+    """Predicted time of a kernel on transformed tiles, in cycles of one core."""
+    vectors = costs.vectors(size.lanes, target)
+    groups, bands = (
+        -(-size.tiles // grouping.group),
+        -(-size.slots // grouping.slots),
+    )
+    data_bytes = size.elements * size.channels * costs.BYTES
+    in_slots = -(-size.channels // size.lanes)
+    weight_bytes = size.elements * size.channels * size.slots * size.lanes * costs.BYTES
+    # A transform loads, adds and stores every element once an axis.
+    transform = size.elements * size.rank * _TRANSFORM_CYCLES * vectors
+    data = in_slots * (transform + 2 * size.elements * vectors)
+    back = grouping.slots * (transform + size.outputs * vectors * costs.SUM_CYCLES)
+    near = grouping.group * (data_bytes + grouping.slots * size.elements * size.lanes * costs.BYTES)
+    products = _product_cycles(size, grouping, near, weight_bytes, target)
+    band = products + grouping.group * back
+    if grouping.shared_data:
+        far = target.caches.bytes_per_cycle(size.tiles * data_bytes)
+        total_data = size.tiles * (data + data_bytes / far)
+        units, launches = groups * bands, 2
+        band += grouping.group * data_bytes / far
+        shared = band * units
+    else:
+        total_data, launches, units = 0.0, 1, groups
+        shared = (band * bands + grouping.group * data) * groups
+    threads = max(1, target.cores)
+    if threads == 1:
+        return total_data + shared
+    wake = launches * costs.LAUNCH_CYCLES
+    return total_data / threads + shared / threads * balance(units, threads) + wake
+
+
+def _product_cycles(
+    size: Sizes, grouping: Grouping, near_bytes: float, weight_bytes: float, target: Target
+) -> float:
+    """Cycles of all products of one group of tiles and one band of slots."""
+    vectors = costs.vectors(size.lanes, target)
+    sums = grouping.pixels * grouping.register_slots * vectors
+    loads = grouping.pixels + grouping.register_slots * vectors
+    step = costs.step_cycles(sums, loads, target)
+    trips = size.channels / size.inner
+    compute = size.channels * step + trips * costs.TRIP_CYCLES
+    compute += sums * costs.SUM_CYCLES * (size.parts + 1) / 2
+    repeats = grouping.group // grouping.pixels
+    count = size.elements * repeats * (grouping.slots // grouping.register_slots)
+    weights = size.channels * grouping.register_slots * size.lanes * costs.BYTES
+    data = size.channels * grouping.pixels * costs.BYTES
+    far = target.caches.bytes_per_cycle(weight_bytes / (target.cores if grouping.shared_data else 1)
+                          + near_bytes)  # fmt: skip
+    close = target.caches.bytes_per_cycle(weights + data)
+    memory = weights * (1 / far + (repeats - 1) / close) / repeats
+    memory += data / target.caches.bytes_per_cycle(near_bytes)
+    return count * costs.overlapped(compute + costs.TILE_CYCLES, memory)
