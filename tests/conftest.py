@@ -23,6 +23,12 @@ class Result:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def no_log_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What somebody has tuned on this machine must not decide what a test compiles."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
 @pytest.fixture
 def repository() -> Path:
     return REPOSITORY

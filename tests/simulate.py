@@ -31,7 +31,6 @@ from tvmconv.graph.ir import Node, Value
 from tvmconv.graph.layout import Placed, converts_constant, window_halo
 from tvmconv.graph.lower import Lowered, lower
 from tvmconv.layout import Layout
-from tvmconv.problem import Problem
 
 Array = npt.NDArray[Any]
 

@@ -18,11 +18,16 @@ from rich.console import Console
 from tvmconv.bench import peers as peers_module
 from tvmconv.bench import run as run_module
 from tvmconv.bench.harness import Clock, Contender, Spread
+from tvmconv.bench.layer import problem_to_onnx
+from tvmconv.bench.model import load_bench_model
 from tvmconv.bench.peak import Peak, PeakPoint
 from tvmconv.bench.peers import Peer, PeerRefusal
-from tvmconv.bench.report import BenchReport, geometric_mean, percent, show
+from tvmconv.bench.report import BenchReport, Work, geometric_mean
 from tvmconv.bench.run import bench_models, profile_steps
+from tvmconv.bench.tables import percent, show
 from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.layers import Layer
+from tvmconv.problem import Problem
 from tvmconv.target import load_target
 
 LAYER = "conv2d:1x4x6x6:8x3x3:padding=1:bias=true:activation=relu"
@@ -37,12 +42,20 @@ class World:
         self.clock = Clock(now=lambda: self.time, sleep=self.spend)
         self.models: dict[str, onnx.ModelProto] = {}
         self.open = 0
+        self.options: dict[str, Any] = {}
 
     def spend(self, seconds: float) -> None:
         self.time += seconds
 
-    def compile(self, model: onnx.ModelProto, **options: Any) -> Module:
-        assert set(options) == {"target", "threads"}
+    def compile(self, model: Any, *, params: Any, **options: Any) -> Module:
+        assert set(options) == {"target", "threads", "log", "tuned"}
+        self.options = options
+        if isinstance(model, str):
+            proto, _ = problem_to_onnx(Problem.parse(model))
+            constants = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
+            assert all(np.array_equal(constants[name], array) for name, array in params.items())
+            return Module(self, proto)
+        assert params is None
         return Module(self, model)
 
     def load(self, path: Path, threads: int) -> Module:
@@ -72,13 +85,16 @@ class Module:
 
     def __init__(self, world: World, model: onnx.ModelProto) -> None:
         self.world, self.proto = world, model
+        self.outputs: list[Any] = []
         known = {"name": "a", "kind": "conv", "macs": MACS}
-        self.metadata = {"steps": [known, {"name": "b", "kind": "copy"}]}
+        self.metadata: dict[str, Any] = {"steps": [known, {"name": "b", "kind": "copy"}]}
         world.open += 1
 
     def __call__(self, inputs: Mapping[str, Any]) -> list[Any]:
         self.world.spend(1e-3)
-        return list(ReferenceEvaluator(self.proto).run(None, dict(inputs)))
+        if not self.outputs:
+            self.outputs = list(ReferenceEvaluator(self.proto).run(None, dict(inputs)))
+        return self.outputs
 
     def save(self, path: Path) -> None:
         onnx.save(self.proto, path)
@@ -195,12 +211,19 @@ def test_json_round_trips_and_has_everything(world: World) -> None:
         "share": pytest.approx(0.75),
         "macs": MACS,
         "gflops": pytest.approx(2 * MACS / 3e-6 / 1e9),
+        "work": {
+            "kind": "conv",
+            "macs": MACS,
+            "flops": 2 * MACS,
+            "bytes": None,
+            "algorithm": "direct",
+        },
     }
     assert model["steps"][1]["macs"] is None
 
 
 def test_a_network_file(world: World, tmp_path: Path) -> None:
-    model, _ = run_module.load_bench_model(LAYER).proto, None
+    model = load_bench_model(LAYER).proto
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "net.onnx")
     (result,) = bench(world, models=tmp_path / "net.onnx").models
@@ -283,3 +306,78 @@ def test_a_noisy_machine_is_named(world: World, time_ms: float, ratio: float, no
     model = replace(report.models[0], time_ms=time_ms, noise=noise)
     assert model.noisy is noisy
     assert any("NOISY" in line for line in replace(report, models=(model,)).lines()) is noisy
+
+
+LARGE = "conv2d:1x64x56x56:64x3x3:padding=1"
+
+
+def suite_report(world: World, ratios: list[float]) -> BenchReport:
+    """A report of as many rows, the peers' times made up."""
+    row = replace(bench(world, "slow", models=[Layer("net:conv*2", LARGE)]).models[0], time_ms=2.0)
+    rows = [
+        replace(row, origin=f"net:{k}", peers=(replace(row.peers[0], ratio=r, problem=None),))
+        for k, r in enumerate(ratios)
+    ]
+    return replace(bench(world), models=tuple(rows))
+
+
+def test_a_suites_rows_have_origin_work_and_shares(world: World) -> None:
+    report = bench(world, "slow", "wrong", models=[Layer("net:conv*2", LARGE), LAYER])
+    row, other = report.models
+    assert (row.origin, row.name, other.origin) == ("net:conv*2", LARGE, "")
+    problem = Problem.parse(LARGE)
+    flops, moved = problem.flops, problem.bytes_moved
+    assert row.work == Work("conv", problem.macs, flops, moved, "direct")
+    assert (row.large_direct, other.large_direct) == (True, False)
+    assert row.gb_s == pytest.approx(moved / 1e-3 / 1e9)
+    assert report.share_of_bandwidth(row.gb_s) == pytest.approx(moved / 1e-3 / 30e9)
+    assert row.fastest is not None
+    assert row.fastest.name == "slow"  # the other's output differs
+    assert report.large_direct_share == pytest.approx(flops / 1e-3 / 1e9)
+    data = json.loads(json.dumps(report.to_json()))
+    assert data["models"][0]["fastest"]["ratio"] == pytest.approx(2.0)
+    assert data["models"][0]["work"]["bytes"] == moved
+    assert data["fastest_mean"] == pytest.approx(2.0)
+    assert data["lines"] == report.lines()
+    assert "net:conv*2  " + LARGE in render(report)
+
+
+def test_the_artifact_says_the_algorithm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = {"name": "a", "kind": "conv", "problem": LARGE, "algorithm": "winograd4"}
+    original = Module.__init__
+
+    def initialise(self: Module, world: World, model: onnx.ModelProto) -> None:
+        original(self, world, model)
+        self.metadata = {"steps": [step, {"name": "b", "kind": "unpack"}]}
+
+    monkeypatch.setattr(Module, "__init__", initialise)
+    report = bench(world, models=[LARGE], layers=True)
+    (row,) = report.models
+    assert (row.work.algorithm, row.large_direct) == ("winograd4", False)
+    assert report.large_direct_share is None
+    assert row.steps[0].work == row.work
+    assert row.steps[1].work == Work("unpack")
+
+
+def test_summary_counts_and_names_the_worst(world: World) -> None:
+    report = suite_report(world, [2.0, 0.9, 1.0, 0.5] + [4.0] * 9)
+    assert [m.origin for m in report.ranking[:3]] == ["net:3", "net:1", "net:2"]
+    lines = report.lines()
+    assert report.fastest_mean == pytest.approx(geometric_mean([2.0, 0.9, 1.0, 0.5] + [4.0] * 9))
+    assert "geometric mean 2.59× of 13, 2 below 0.95×" in next(x for x in lines if "fastest" in x)
+    worst = next(line for line in lines if line.startswith("worst: "))
+    assert worst.startswith("worst: net:3 0.50×, net:1 0.90×, net:2 1.00×")
+    assert any("direct convolutions with at least 100 MFLOP" in line for line in lines)
+    assert not any(line.startswith("A/A") for line in lines)  # quiet, and too many
+    noisy = replace(report.models[0], noise=Spread(2.0, 1.0, 3.0))
+    lines = replace(report, models=(noisy, *report.models[1:])).lines()
+    assert sum("NOISY" in line for line in lines) == 1
+
+
+def test_logs_are_passed_on_and_progress_counts(world: World, tmp_path: Path) -> None:
+    lines: list[str] = []
+    bench(world, models=[LAYER, LAYER], log=[tmp_path], tuned=False, progress=lines.append)
+    assert world.options["log"] == [tmp_path]
+    assert world.options["tuned"] is False
+    assert lines[1] == "1/2 " + LAYER + ": compiling"
+    assert "2/2 " + LAYER + ": compiling" in lines

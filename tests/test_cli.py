@@ -178,6 +178,7 @@ def test_compile_hands_over_its_options(
     result = tvmconv(
         *("compile", PROBLEM, "-o", output, "--target", "zen3", "--threads", 3),
         *("--format", "static", "--dump", "asm", "--dump", "c", "--batch", 2, "--params", params),
+        *("--untuned", "--exact"),
     )
     assert result.err == ""
     assert result.out.startswith(f"{output}: 2.0 MB for znver3, compiled in ")
@@ -190,6 +191,9 @@ def test_compile_hands_over_its_options(
         "batch": 2,
         "params": params,
         "dump": {"asm": tmp_path / "x.s", "c": tmp_path / "x.plan.c"},
+        "log": None,
+        "tuned": False,
+        "exact": True,
         "progress": None,
     }
 

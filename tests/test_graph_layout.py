@@ -13,7 +13,6 @@ from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.graph.layout import Placed, place, window_halo
 from tvmconv.graph.lower import lower
 from tvmconv.models import light_path
-from tvmconv.problem import Problem
 
 BLOCK = 16
 

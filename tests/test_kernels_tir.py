@@ -140,3 +140,39 @@ def test_a_tile_beyond_the_axis_is_refused() -> None:
     schedule.split(schedule.get_loops(schedule.get_sblock("y"))[0], [2, 8])
     with pytest.raises(ValueError, match="is no tile of 8 of an axis of 5"):
         overlap_tails(schedule.mod["main"])
+
+
+@pytest.mark.parametrize(("inside", "right"), [(True, False), (False, True)])
+def test_a_sum_that_would_count_terms_twice_is_refused(inside: bool, right: bool) -> None:
+    """Tiles of the lanes: around the sum's loops they are right, inside they add twice."""
+    x = te.placeholder((5, 16), name="x")
+    k = te.reduce_axis((0, 5), "k")
+    y = te.compute((2, 16), lambda i, lane: te.sum(x[k, lane] * (i + 1.0), axis=k), name="y")
+    sch = s_tir.Schedule(te.create_prim_func([x, y]))
+    block = sch.get_sblock("y")
+    _, lane, reduce = sch.get_loops(block)
+    tile, inner = sch.split(lane, [None, 3])
+    order = [reduce, tile, inner] if inside else [tile, reduce, inner]
+    sch.reorder(*order)
+    sch.decompose_reduction(block, reduce)
+    if not right:
+        with pytest.raises(ValueError, match="cannot overlap the tails of the sum y"):
+            overlap_tails(sch.mod["main"])
+        return
+    data = ramp(5, 16)
+    got = call(overlap_tails(sch.mod["main"]), data)
+    np.testing.assert_array_equal(got, np.outer([1, 2], data.sum(0)))
+
+
+def test_a_sum_that_starts_outside_its_tiles_is_refused() -> None:
+    x = te.placeholder((5, 16), name="x")
+    k = te.reduce_axis((0, 5), "k")
+    y = te.compute((2, 16), lambda i, lane: te.sum(x[k, lane] * (i + 1.0), axis=k), name="y")
+    sch = s_tir.Schedule(te.create_prim_func([x, y]))
+    block = sch.get_sblock("y")
+    rows, *_ = sch.get_loops(block)
+    sch.decompose_reduction(block, rows)
+    _, lane, _ = sch.get_loops(block)
+    sch.split(lane, [None, 3])
+    with pytest.raises(ValueError, match="cannot overlap the tails of the sum y"):
+        overlap_tails(sch.mod["main"])

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from tvmconv.versions import VERSION as __version__
 
 if TYPE_CHECKING:
+    from tvmconv.autoschedule.tune_report import TuneReport
+    from tvmconv.autoschedule.tuner import tune
     from tvmconv.bench import BenchReport
     from tvmconv.bench import bench_models as bench
     from tvmconv.compiler import compile
@@ -34,6 +36,7 @@ _PUBLIC = {
     "Module": ("tvmconv.runtime.loader", "Module"),
     "Problem": ("tvmconv.problem", "Problem"),
     "Target": ("tvmconv.target", "Target"),
+    "TuneReport": ("tvmconv.autoschedule.tune_report", "TuneReport"),
     "TvmconvError": ("tvmconv.errors", "TvmconvError"),
     "VerificationError": ("tvmconv.errors", "VerificationError"),
     "VerifyReport": ("tvmconv.verify", "VerifyReport"),
@@ -41,6 +44,7 @@ _PUBLIC = {
     "compile": ("tvmconv.compiler", "compile"),
     "load": ("tvmconv.runtime.loader", "load"),
     "load_target": ("tvmconv.target", "load_target"),
+    "tune": ("tvmconv.autoschedule.tuner", "tune"),
     "verify": ("tvmconv.verify", "verify"),
 }
 
@@ -51,6 +55,7 @@ __all__ = [
     "Module",
     "Problem",
     "Target",
+    "TuneReport",
     "TvmconvError",
     "VerificationError",
     "VerifyReport",
@@ -59,6 +64,7 @@ __all__ = [
     "compile",
     "load",
     "load_target",
+    "tune",
     "verify",
 ]
 

@@ -206,7 +206,8 @@ def is_exact(problem: Problem) -> bool:
     """Whether a right output of :func:`integer_inputs` has no rounding error at all.
 
     So it is for sums of products and maxima, without activation or with one that does not round;
-    not for transformed tiles, and not for means, whose division may be a multiplication by a reciprocal.
+    not for transformed tiles, and not for means, whose division may be a multiplication by a
+    reciprocal.
     """
     rounds = problem.family.arithmetic == "mean" or algorithm_of(problem) != "direct"
     if problem.activation:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from tvmconv.layout import itemsize
 from tvmconv.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     from tvmconv.autoschedule.log import Database
     from tvmconv.graph.ir import Graph
     from tvmconv.graph.lower import Lowered
+    from tvmconv.kernel import KernelSpec
     from tvmconv.runtime.loader import Module
 
 Format = Literal["shared", "static", "tvm"]
-Logs = str | Path | Sequence[str | Path] | None
+#: Logs, folders of them, or what :func:`open_logs` made of them.
+Logs: TypeAlias = "str | Path | Sequence[str | Path] | Database | None"
 #: ``progress(what, done, total)``
 Progress = Callable[[str, int, int], None]
 
@@ -74,9 +78,9 @@ def compile_to_file(
     dump : mapping, optional
         ``{"asm" | "c" | "relax" | "tir": file}`` to write as well: see
         :func:`tvmconv.codegen.dump.write_dumps`.
-    log : path or sequence of paths, optional
+    log : path, sequence of paths or Database, optional
         Logs, or folders of them, to look for tuned schedules in, besides the user's own and those
-        that ship with the package.
+        that ship with the package; or what :func:`open_logs` made of them.
     tuned : bool
         Whether to use logs at all.
     exact : bool
@@ -100,24 +104,25 @@ def compile_to_file(
     """
     from tvmconv.autoschedule.choose import Chooser
     from tvmconv.codegen.artifact import write_artifact
-    from tvmconv.codegen.kernels import object_code
     from tvmconv.frontend import load as load_model
     from tvmconv.graph.ir import Graph
 
     graph = model if isinstance(model, Graph) else load_model(model, batch=batch, params=params)
-    target = replace(target, cores=threads) if threads else target
-    chooser = Chooser(target, _database(log, target) if tuned else None, exact)
+    target = target.with_threads(threads)
+    chooser = Chooser(target, open_logs(log, target) if tuned else None, exact)
     if not _is_problem(model):
-        chooser.cold_bytes = sum(value.data.nbytes for value in graph.constants())
+        chooser.cold_bytes = sum(math.prod(v.shape) * itemsize(v.dtype) for v in graph.constants())
     lowered = lower_graph(graph, target, chooser=chooser, fused=fused)
-    found = ((symbol, chooser.schedule(spec)) for symbol, spec in lowered.kernels.items())
-    lowered.choices = {symbol: trace for symbol, trace in found if trace is not None}
     objects: list[bytes | Path] = []
     for k, (symbol, spec) in enumerate(lowered.kernels.items()):
         if progress is not None:
             progress("compiling kernels", k, len(lowered.kernels))
-        objects.append(object_code(spec, symbol, target, lowered.choices.get(symbol)))
-    plan = replace(lowered.plan, threads=threads or 0, metadata=_metadata(model, graph, target))
+        code, trace = _kernel(spec, symbol, chooser)
+        objects.append(code)
+        if trace is not None:
+            lowered.choices[symbol] = trace
+    metadata = {**_metadata(model, graph, target), "tuned_kernels": len(lowered.choices)}
+    plan = replace(lowered.plan, threads=threads or 0, metadata=metadata)
     if dump:
         from tvmconv.codegen.dump import write_dumps
 
@@ -140,12 +145,31 @@ def _is_problem(model: Any) -> bool:
     return isinstance(model, str) and is_problem_text(model)
 
 
-def _database(log: Logs, target: Target) -> Database:
-    """The logs that a compilation looks into."""
-    from tvmconv.autoschedule.log import Database
+def open_logs(log: Logs, target: Target) -> Database:
+    """The logs that a compilation looks into: those named, the user's own, the shipped ones."""
+    from tvmconv.autoschedule.log import Database, default_folder
 
+    if isinstance(log, Database):
+        return log
     paths = [log] if isinstance(log, (str, Path)) else log or ()
-    return Database.open([Path(path) for path in paths], target)
+    return Database.open([*map(Path, paths), default_folder()], target)
+
+
+def _kernel(spec: KernelSpec, symbol: str, chooser: Chooser) -> tuple[bytes, list[Any] | None]:
+    """Object code of a kernel, and the trace by which it is scheduled if the log has one that fits.
+
+    A record that cannot be compiled is the log's mistake and not the user's: the next best stands
+    in for it, and at last the model.
+    """
+    from tvmconv.codegen.kernels import object_code
+
+    while (record := chooser.record(spec)) is not None:
+        trace = list(record.trace)
+        try:
+            return object_code(spec, symbol, chooser.target, trace), trace
+        except (ValueError, RuntimeError):  # TVM's own errors are RuntimeErrors
+            chooser.reject(record)
+    return object_code(spec, symbol, chooser.target), None
 
 
 def _metadata(model: Any, graph: Graph, target: Target) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -261,6 +261,10 @@ class Target:
         features = (re.sub(r"[.-]", "_", feature[1:]) for feature in self.llvm.features)
         signs = (feature[0] for feature in self.llvm.features)
         return self.zig.cpu + "".join(map("".join, zip(signs, features, strict=True)))
+
+    def with_threads(self, threads: int | None) -> Target:
+        """The same machine with so many cores to use; itself if None."""
+        return replace(self, cores=threads) if threads else self
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but ``match`` as JSON-able data, which :func:`from_dict` reads back."""

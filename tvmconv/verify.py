@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,13 @@ from tvmconv.target import Target, load_target
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tvmconv.compiler import Logs
     from tvmconv.graph.ir import Graph
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
+#: ``build(model, params=, fused=)`` compiles with all other options chosen.
+Build = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,9 @@ def verify(
     threads: int | None = None,
     batch: int | None = None,
     params: Any = None,
+    log: Logs = None,
+    tuned: bool = True,
+    exact: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -117,7 +124,7 @@ def verify(
     target : Target, name or file
     bisect : bool
         If an output is wrong, find the first node whose output is.
-    threads, batch, params
+    threads, batch, params, log, tuned, exact
         As for :func:`tvmconv.compile`.
     seed : int
         Of the inputs, and of a problem's weights if ``params`` leaves them out.
@@ -127,28 +134,27 @@ def verify(
     InputError
         The model cannot be compiled.
     """
+    from tvmconv.compiler import compile
     from tvmconv.frontend import is_problem_text
 
     machine = load_target(target)
+    build = partial(
+        compile, target=machine, threads=threads, log=log, tuned=tuned, exact=exact,
+        progress=progress,
+    )  # fmt: skip
     if isinstance(model, str) and is_problem_text(model):
         if batch is not None or bisect:
             raise InputError(f"{model}: batch and bisect are for models, not for problems")
-        return _verify_problem(model, machine, threads, params, seed, progress)
+        return _verify_problem(model, machine, build, params, seed)
     if params is not None:
         raise InputError("params are for problems; a model has its own weights")
-    return _verify_network(model, machine, threads, batch, seed, bisect, progress)
+    return _verify_network(model, machine, build, batch, seed, bisect)
 
 
 def _verify_problem(
-    text: str,
-    target: Target,
-    threads: int | None,
-    params: Any,
-    seed: int,
-    progress: Progress | None,
+    text: str, target: Target, build: Build, params: Any, seed: int
 ) -> VerifyReport:
     from tvmconv.accuracy import check, random_inputs
-    from tvmconv.compiler import compile
     from tvmconv.frontend.problems import read_params
     from tvmconv.ops import winograd
     from tvmconv.problem import Problem
@@ -159,7 +165,7 @@ def _verify_problem(
     arrays.update(given)
     if winograd.tile_outputs(problem):  # the weights of which are transformed at compile time
         given = {k: v for k, v in arrays.items() if k != "x"}
-    module = compile(text, target, threads, params=given or None, progress=progress)
+    module = build(text, params=given or None)
     (got,) = module({k: v for k, v in arrays.items() if k not in given})
     named = (step["algorithm"] for step in module.metadata["steps"] if "algorithm" in step)
     rule = next(named, "direct")
@@ -169,15 +175,8 @@ def _verify_problem(
 
 
 def _verify_network(
-    model: Any,
-    target: Target,
-    threads: int | None,
-    batch: int | None,
-    seed: int,
-    bisect: bool,
-    progress: Progress | None,
+    model: Any, target: Target, build: Build, batch: int | None, seed: int, bisect: bool
 ) -> VerifyReport:
-    from tvmconv.compiler import compile
     from tvmconv.frontend import load
     from tvmconv.frontend.read import read_model
     from tvmconv.models import resolve
@@ -189,14 +188,14 @@ def _verify_network(
     names = before_softmax(proto)
     graph = load(label if named else model, batch=batch, outputs=names)
     feeds = random_feeds(graph, seed)
-    module = compile(graph, target, threads, progress=progress)
+    module = build(graph)
     got = module(feeds)
     wanted = evaluate_model(proto, feeds, names)
     outputs = [output.name for output in proto.graph.output]
     checks = tuple(compare(name, y, ref) for name, y, ref in zip(outputs, got, wanted, strict=True))
     wrong = ""
     if bisect and not all(c.ok for c in checks):
-        wrong = first_wrong_node(graph, target, feeds, threads)
+        wrong = first_wrong_node(graph, feeds, build)
     return VerifyReport(str(label), target.name, checks, wrong)
 
 
@@ -216,15 +215,21 @@ def compare(name: str, got: Array, reference: Array, atol: float = NETWORK_ATOL)
 _MAX_EXPOSED = 200
 
 
-def first_wrong_node(
-    graph: Graph, target: Target, feeds: Mapping[str, Array], threads: int | None = None
-) -> str:
+def first_wrong_node(graph: Graph, feeds: Mapping[str, Array], build: Build) -> str:
     """Name the first kernel whose output differs from the reference of its node.
 
     The fused graph is compiled with the result of every kernel as an output, some at a time, and
     each is compared with the same value in an evaluation of the graph by NumPy.
+
+    Parameters
+    ----------
+    graph : Graph
+        Not fused.
+    feeds : mapping
+        Arrays of its inputs.
+    build : callable
+        Compiles a graph, with the options with which the wrong output came.
     """
-    from tvmconv.compiler import compile
     from tvmconv.graph.evaluate import trace
     from tvmconv.graph.fuse import fuse
     from tvmconv.graph.ir import Graph
@@ -235,7 +240,7 @@ def first_wrong_node(
     for start in range(0, len(nodes), _MAX_EXPOSED):
         part = nodes[start : start + _MAX_EXPOSED]
         exposed = Graph(graph.name, graph.inputs, [n.output for n in part], fused.nodes)
-        module = compile(exposed, target, threads, fused=True)
+        module = build(exposed, fused=True)
         for node, got in zip(part, module(feeds), strict=True):
             wanted = references[node.output]
             # Inside a network values have any scale: what rounds is small beside their mean square.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tvmconv.autoschedule.workload import algorithm, alternatives, canonical, weight_bytes
 from tvmconv.kernel import KernelSpec
@@ -12,13 +11,11 @@ from tvmconv.target import Target
 
 if TYPE_CHECKING:
     from tvmconv.autoschedule.log import Database
+    from tvmconv.autoschedule.record import Record
 
 #: The model's time of another algorithm has to be this much below that of the direct one: its own
 #: error, and what a network's cold weights cost, are of that size.
 _MARGIN = 0.85
-#: Algorithms that are for single convolutions: in a deep network their errors add up to more than
-#: a network's bound leaves room for (VGG-19: 2.7e-6 of its output's norm; the direct one 1.5e-6).
-_COARSE = ("winograd6",)
 
 
 @dataclass
@@ -54,9 +51,7 @@ class Chooser:
         Measured times are compared with one another only: alternatives without a record are out
         if one has a record.
         """
-        direct, *others = alternatives(spec)
-        if self.cold_bytes:
-            others = [spec for spec in others if algorithm(spec) not in _COARSE]
+        direct, *others = alternatives(spec, network=bool(self.cold_bytes))
         if self.exact or not others:
             return "direct"
         if direct.text not in self._algorithms:
@@ -65,15 +60,10 @@ class Chooser:
         return self._algorithms[direct.text]
 
     def _measured(self, specs: list[KernelSpec]) -> KernelSpec | None:
-        times = {spec: self._record_time(spec) for spec in specs}
-        best = min(specs, key=lambda spec: times[spec])
-        return best if times[best] < math.inf else None
-
-    def _record_time(self, spec: KernelSpec) -> float:
-        if self.database is None:
-            return math.inf
-        record = self.database.best(spec.text, self.target, self.cache)
-        return math.inf if record is None else record.time_us
+        found = [(record, spec) for spec in specs if (record := self.record(spec)) is not None]
+        # A later round compared in turns what was left of earlier ones.
+        best = min(found, key=lambda pair: (-pair[0].round, pair[0].time_us), default=None)
+        return best[1] if best else None
 
     def _predicted(self, direct: KernelSpec, others: list[KernelSpec]) -> KernelSpec:
         times = {spec: self._cycles(spec) / _MARGIN for spec in others}
@@ -88,12 +78,16 @@ class Chooser:
         speed = self.target.caches.bytes_per_cycle(self.cold_bytes) * self.target.cores
         return max(cycles, weight_bytes(spec) / speed)
 
-    def schedule(self, spec: KernelSpec) -> list[Any] | None:
-        """The trace of the log's best record for a kernel, or None: the model decides."""
+    def record(self, spec: KernelSpec) -> Record | None:
+        """The log's best record for a kernel, or None: the model decides."""
         if self.database is None:
             return None
-        record = self.database.best(canonical(spec).text, self.target, self.cache)
-        return None if record is None else list(record.trace)
+        return self.database.best(canonical(spec).text, self.target, self.cache)
+
+    def reject(self, record: Record) -> None:
+        """Forget a record whose trace makes no kernel."""
+        if self.database is not None:
+            self.database.reject(record, "trace does not fit its workload")
 
 
 def predicted_cycles(spec: KernelSpec, target: Target) -> float:

@@ -19,6 +19,9 @@ from tvmconv.layout import Layout, itemsize
 from tvmconv.ops import channels, winograd
 from tvmconv.problem import Problem
 
+#: Algorithms for single convolutions only: in a deep network their errors add up to more than a
+#: network's bound leaves room for (VGG-19: 2.7e-6 of its output's norm; the direct one 1.5e-6).
+_COARSE = ("winograd6",)
 #: Characters of a text, at most: a fused program has some steps, a tensor some axes.
 _LONGEST = 20_000
 
@@ -47,11 +50,20 @@ def algorithm(spec: KernelSpec) -> str:
     return accuracy.algorithm_of(_problem(spec))
 
 
-def alternatives(spec: KernelSpec) -> tuple[KernelSpec, ...]:
-    """The workloads that compute what a kernel computes: the direct one, then others."""
+def alternatives(spec: KernelSpec, network: bool = False) -> tuple[KernelSpec, ...]:
+    """The workloads that compute what a kernel computes: the direct one, then others.
+
+    Parameters
+    ----------
+    spec : KernelSpec
+    network : bool
+        Whether it is part of a network, for which some algorithms are too coarse.
+    """
     names = ["direct"]
     if spec.op == "conv" and spec.inputs[0].block > 1 and not spec.attrs.get("shuffled"):
         names += winograd.ALGORITHMS if winograd.fits(_problem(spec)) else ()
+    if network:
+        names = [name for name in names if name not in _COARSE]
     return tuple(_with_algorithm(spec, name) for name in names)
 
 

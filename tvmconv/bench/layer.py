@@ -56,11 +56,7 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
     InputError
         If ONNX has no operator for the problem.
     """
-    kind = ONNX_TYPES.get(problem.op)
-    if kind is None:
-        raise InputError(
-            f"{problem}: {problem.name} is no single ONNX operator, so no library has it"
-        )
+    kind = onnx_type(problem)
     arrays = random_inputs(problem, seed)
     x = arrays.pop("x")
     constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
@@ -80,6 +76,15 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     helper.set_model_props(model, {PROPERTY: problem.text})
     return model, {"x": x}
+
+
+def onnx_type(problem: Problem) -> str:
+    """Name the ONNX operator of a problem; InputError if there is none."""
+    if problem.op not in ONNX_TYPES:
+        raise InputError(
+            f"{problem}: {problem.name} is no single ONNX operator, so no library has it"
+        )
+    return ONNX_TYPES[problem.op]
 
 
 def read_problem(model: onnx.ModelProto) -> tuple[Problem, Arrays] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from tvmconv.bench.layer import problem_to_onnx
+from tvmconv.bench.layer import onnx_type, problem_to_onnx, read_problem
 from tvmconv.errors import InputError
 from tvmconv.frontend.read import read_model
+from tvmconv.layers import Layer
 from tvmconv.models import resolve
 from tvmconv.problem import Problem
 
-Source = str | Path | onnx.ModelProto
+Source = str | Path | onnx.ModelProto | Layer
 #: From this version on, an initialiser need not be listed among the graph's inputs.
 CONSTANT_INITIALIZERS_IR = 4
 LARGEST_RANDOM_INTEGER = 8
@@ -35,14 +37,23 @@ class BenchModel:
     proto : ModelProto
     inputs : mapping
         By name; normal random numbers, never zeros.
-    macs : int or None
-        Multiply-accumulates where they are known from the problem.
+    problem : Problem or None
+        What it is, if a single layer.
+    origin : str
+        Where the layer comes from, if it is one of a suite.
     """
 
     name: str
     proto: onnx.ModelProto
     inputs: Mapping[str, npt.NDArray[Any]]
-    macs: int | None = None
+    problem: Problem | None = None
+    origin: str = ""
+
+    @property
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """The constants of a single layer; nothing of a network."""
+        found = read_problem(self.proto) if self.problem else None
+        return found[1] if found else {}
 
 
 def load_bench_model(source: Source, batch: int | None = None, seed: int = 0) -> BenchModel:
@@ -50,8 +61,9 @@ def load_bench_model(source: Source, batch: int | None = None, seed: int = 0) ->
 
     Parameters
     ----------
-    source : str, Path or ModelProto
-        A path, a model, or a problem's text (it has a colon, and no file of that name exists).
+    source : str, Path, ModelProto or Layer
+        A path, a model, a row of a suite, or a problem's text (it has a colon, and no file of that
+        name exists).
     batch : int, optional
         Value of a symbolic first dimension.
     seed : int
@@ -63,10 +75,33 @@ def load_bench_model(source: Source, batch: int | None = None, seed: int = 0) ->
         If the file is missing or no ONNX model, the problem is malformed, or a dimension is
         symbolic.
     """
+    return prepare(source, batch, seed)()
+
+
+def prepare(source: Source, batch: int | None = None, seed: int = 0) -> Callable[[], BenchModel]:
+    """Refuse what :func:`load_bench_model` would, and leave for later to draw a problem's weights.
+
+    So a whole suite is checked before long work, and never in memory at once.
+    """
+    if isinstance(source, Layer):
+        return _layer(Problem.parse(source.problem), seed, source.origin)
     if isinstance(source, str) and ":" in source and not Path(source).exists():
-        problem = Problem.parse(source)
-        proto, inputs = problem_to_onnx(problem, seed)
-        return BenchModel(problem.text, proto, inputs, problem.macs)
+        return _layer(Problem.parse(source), seed)
+    model = _network(source, batch, seed)
+    return lambda: model
+
+
+def _layer(problem: Problem, seed: int, origin: str = "") -> Callable[[], BenchModel]:
+    onnx_type(problem)
+    return partial(_draw_layer, problem, seed, origin)
+
+
+def _draw_layer(problem: Problem, seed: int, origin: str) -> BenchModel:
+    proto, inputs = problem_to_onnx(problem, seed)
+    return BenchModel(problem.text, proto, inputs, problem, origin)
+
+
+def _network(source: str | Path | onnx.ModelProto, batch: int | None, seed: int) -> BenchModel:
     if isinstance(source, onnx.ModelProto):
         name, proto = source.graph.name or "model", onnx.ModelProto()
         proto.CopyFrom(source)

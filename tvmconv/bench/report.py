@@ -1,23 +1,26 @@
-"""What a benchmark found, as data and as tables."""
+"""What a benchmark found, as data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
-
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from tvmconv.bench.harness import Protocol, Spread
 from tvmconv.bench.machine import Machine
 from tvmconv.bench.peak import Peak
 from tvmconv.problem import FLOP_PER_MAC
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 #: Ratio up to which an A/A pair agrees on a quiet machine; calls below SHORT_MS scatter more.
 QUIET, QUIET_SHORT, SHORT_MS = 1.10, 1.15, 0.3
-NOISY = " NOISY: the machine does other work, measure again"
+#: Convolutions with less arithmetic than this are too short to say what share of peak is reached.
+LARGE_FLOPS = 100_000_000
+DIRECT = "direct"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,31 @@ class PeerResult:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What has to be done at least, known of single problems and of a network's operators.
+
+    Attributes
+    ----------
+    kind : str
+        The operator.
+    macs : int or None
+        Multiply-accumulates of the direct algorithm, where there are any.
+    flops : int or None
+        1 MAC = 2 FLOP; one a tap for pools.
+    bytes : int or None
+        Inputs, weights and outputs, each element once.
+    algorithm : str
+        How our kernel computes it: ``direct``, or the name of a Winograd algorithm.
+    """
+
+    kind: str = ""
+    macs: int | None = None
+    flops: int | None = None
+    bytes: int | None = None
+    algorithm: str = DIRECT
+
+
+@dataclass(frozen=True)
 class StepTime:
     """How long one step of our network takes.
 
@@ -58,6 +86,7 @@ class StepTime:
     macs : int or None
     gflops : float or None
         10⁹ FLOP/s where the multiply-accumulates are known.
+    work : Work
     """
 
     name: str
@@ -66,6 +95,7 @@ class StepTime:
     share: float
     macs: int | None = None
     gflops: float | None = None
+    work: Work = Work()
 
 
 @dataclass(frozen=True)
@@ -85,6 +115,10 @@ class ModelResult:
         The A/A pair: our artifact loaded twice.
     steps : tuple of StepTime
         In the order of execution; empty unless asked for.
+    origin : str
+        Network and layer that a row of a suite comes from.
+    work : Work
+        Of a single problem.
     """
 
     name: str
@@ -95,6 +129,8 @@ class ModelResult:
     peers: tuple[PeerResult, ...]
     noise: Spread
     steps: tuple[StepTime, ...] = ()
+    origin: str = ""
+    work: Work = Work()
 
     @property
     def gflops(self) -> float | None:
@@ -102,10 +138,27 @@ class ModelResult:
         return FLOP_PER_MAC * self.macs / self.time_ms / 1e6 if self.macs else None
 
     @property
+    def gb_s(self) -> float | None:
+        """The bytes that have to be moved at least over our time, in 10⁹ bytes/s."""
+        return self.work.bytes / self.time_ms / 1e6 if self.work.bytes else None
+
+    @property
     def noisy(self) -> bool:
         """Whether the A/A pair differs by more than two equal things should on a quiet machine."""
         limit = QUIET if self.time_ms >= SHORT_MS else QUIET_SHORT
         return not 1 / limit <= self.noise.ratio <= limit
+
+    @property
+    def fastest(self) -> PeerResult | None:
+        """The fastest library whose outputs agree with ours."""
+        agree = [p for p in self.peers if p.ratio and not p.problem]
+        return min(agree, key=lambda p: p.ratio or math.inf, default=None)
+
+    @property
+    def large_direct(self) -> bool:
+        """Whether this is a convolution computed directly with enough arithmetic to judge by."""
+        direct = self.work.kind == "conv" and self.work.algorithm == DIRECT
+        return direct and (self.work.flops or 0) >= LARGE_FLOPS
 
     def peer(self, name: str) -> PeerResult | None:
         """Give the result of a library, or None if it took no part."""
@@ -143,6 +196,24 @@ class BenchReport:
         return geometric_mean(p.ratio for p in found if p and p.ratio and not p.problem)
 
     @property
+    def fastest_mean(self) -> float | None:
+        """Geometric mean over the models of the fastest library's time over ours."""
+        found = [m.fastest for m in self.models]
+        return geometric_mean(p.ratio for p in found if p and p.ratio)
+
+    @property
+    def ranking(self) -> list[ModelResult]:
+        """The models that a library ran, that with our worst ratio to the fastest first."""
+        return sorted((m for m in self.models if m.fastest), key=_advantage)
+
+    @property
+    def large_direct_share(self) -> float | None:
+        """Median share of the FMA peak over the convolutions of `ModelResult.large_direct`."""
+        shares = [self.share_of_peak(m.gflops) for m in self.models if m.large_direct]
+        known = [share for share in shares if share is not None]
+        return statistics.median(known) if known else None
+
+    @property
     def problems(self) -> list[str]:
         """Every refusal and every difference of outputs, a line each."""
         return [
@@ -157,15 +228,33 @@ class BenchReport:
         ]
         return [f"{m.name}: {p.name}: {p.problem}" for m, p in timed]
 
+    @property
+    def bandwidth_gb_s(self) -> float:
+        """The machine's memory bandwidth at the thread count used, reading or mixed."""
+        at = self.peak.at(self.machine.threads)
+        return max(at.read_gb_s, at.triad_gb_s)
+
     def share_of_peak(self, gflops: float | None) -> float | None:
         """Give a speed's share of the FMA peak at the thread count used."""
         return None if gflops is None else gflops / self.peak.at(self.machine.threads).gflops
+
+    def share_of_bandwidth(self, gb_s: float | None) -> float | None:
+        """Give a rate's share of the memory bandwidth; above 1 where the data lie in caches."""
+        return None if gb_s is None else gb_s / self.bandwidth_gb_s
 
     def to_json(self) -> dict[str, Any]:
         """Give the whole report as JSON-able data."""
         models = []
         for m in self.models:
-            extra = {"gflops": m.gflops, "share_of_peak": self.share_of_peak(m.gflops)}
+            extra = {
+                "gflops": m.gflops,
+                "share_of_peak": self.share_of_peak(m.gflops),
+                "gb_s": m.gb_s,
+                "share_of_bandwidth": self.share_of_bandwidth(m.gb_s),
+                "noisy": m.noisy,
+                "large_direct": m.large_direct,
+                "fastest": None if m.fastest is None else asdict(m.fastest),
+            }
             models.append({**asdict(m), **extra})
         return {
             "machine": self.machine.to_json(),
@@ -174,85 +263,29 @@ class BenchReport:
             "peak": self.peak.to_json(),
             "models": models,
             "geometric_mean": {name: self.geometric_mean(name) for name in self.peer_names},
+            "fastest_mean": self.fastest_mean,
+            "large_direct_share": self.large_direct_share,
+            "lines": self.lines(),
         }
 
     def tables(self) -> list[Table]:
         """Give the report as tables: the comparison, then the steps of each model that has them."""
-        return [self._comparison(), *(self._steps(m) for m in self.models if m.steps)]
+        from tvmconv.bench import tables
+
+        return [tables.comparison(self), *(tables.steps(self, m) for m in self.models if m.steps)]
 
     def lines(self) -> list[str]:
         """Give what stands around the tables: machine, peak, method, noise, disagreements."""
-        versions = ", ".join(f"{k} {v}" for k, v in self.machine.versions.items())
-        at = self.peak.at(self.machine.threads)
-        p = self.protocol
-        return [
-            f"{self.machine.cpu}, {self.machine.arch}, {self.machine.cores} cores,"
-            f" {self.machine.threads} threads, {self.machine.system}; target {self.target}",
-            versions,
-            f"measured peak: {at.gflops:.0f} GFLOP/s, read {at.read_gb_s:.1f} GB/s,"
-            f" triad {at.triad_gb_s:.1f} GB/s ({at.threads} threads)",
-            f"{p.rounds} rounds of blocks of {p.block_s:g} s after {p.warmup} warm-up calls,"
-            f" {p.pause_s:g} s pauses; median of medians; ×: the library's time over ours",
-            *(f"A/A {m.name}: {m.noise}{NOISY if m.noisy else ''}" for m in self.models),
-            *(f"note: {line}" for line in self.problems),
-        ]
+        from tvmconv.bench import tables
 
-    def _comparison(self) -> Table:
-        headings = ["tvmconv ms", "GFLOP/s", "of peak", "A/A", *self.peer_names, "compile s"]
-        table = _table("", "model", headings)
-        for m in self.models:
-            share = self.share_of_peak(m.gflops)
-            table.add_row(
-                *(m.name, show(m.time_ms), show(m.gflops), percent(share), f"{m.noise.ratio:.2f}"),
-                *(_peer_cell(m.peer(name)) for name in self.peer_names),
-                f"{m.compile_s:.1f}",
-            )
-        if len(self.models) > 1 and self.peer_names:
-            means = [self.geometric_mean(name) for name in self.peer_names]
-            cells = ["" if mean is None else f"{mean:.2f}×" for mean in means]
-            table.add_row("geometric mean", "", "", "", "", *cells, "")
-        return table
-
-    def _steps(self, model: ModelResult) -> Table:
-        headings = ["kind", "µs", "share", "MMAC", "GFLOP/s", "of peak"]
-        table = _table(f"steps of {model.name}", "step", headings)
-        for s in model.steps:
-            mmacs = None if s.macs is None else s.macs / 1e6
-            speed = (show(s.gflops), percent(self.share_of_peak(s.gflops)))
-            table.add_row(s.name, s.kind, f"{s.time_us:.1f}", percent(s.share), show(mmacs), *speed)
-        return table
+        return tables.lines(self)
 
 
-def _table(title: str, first: str, headings: Sequence[str]) -> Table:
-    """Make a table whose first column is text and whose other columns are numbers."""
-    name = Text(title, no_wrap=True, overflow="ignore", style="bold") if title else None
-    table = Table(title=name, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "kind" else "right")
-    return table
+def _advantage(model: ModelResult) -> float:
+    return (model.fastest.ratio if model.fastest else None) or math.inf
 
 
 def geometric_mean(values: Iterable[float]) -> float | None:
     """``(v1·v2·…·vn)^(1/n)``, or None of no values."""
     logs = [math.log(v) for v in values]
     return math.exp(sum(logs) / len(logs)) if logs else None
-
-
-def show(value: float | None) -> str:
-    """Write a number with three significant digits, or nothing for None."""
-    if value is None:
-        return ""
-    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
-    return f"{value:.{min(digits, 4)}f}"
-
-
-def percent(share: float | None) -> str:
-    """Write a share as a percentage, or nothing for None."""
-    return "" if share is None else f"{100 * share:.0f}%"
-
-
-def _peer_cell(peer: PeerResult | None) -> str:
-    if peer is None or peer.time_ms is None:
-        return "refused" if peer else ""
-    return f"{show(peer.time_ms)} ms {peer.ratio:.2f}×" + (" (differs)" if peer.problem else "")

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -16,11 +17,12 @@ import onnx
 
 from tvmconv.bench.harness import TWIN, Clock, Contender, Protocol, Timing, compare, measure, spread
 from tvmconv.bench.machine import describe_machine, usable_cores, version_of
-from tvmconv.bench.model import BenchModel, Source, load_bench_model
+from tvmconv.bench.model import BenchModel, Source, prepare
 from tvmconv.bench.peak import measure_peak
 from tvmconv.bench.peers import Peer, PeerRefusal, find_peers
-from tvmconv.bench.report import BenchReport, ModelResult, PeerResult, StepTime
+from tvmconv.bench.report import DIRECT, BenchReport, ModelResult, PeerResult, StepTime, Work
 from tvmconv.errors import InputError
+from tvmconv.layers import Layer
 from tvmconv.problem import FLOP_PER_MAC, Problem
 from tvmconv.target import Target
 
@@ -62,6 +64,8 @@ def bench_models(
     rounds: int = Protocol.rounds,
     layers: bool = False,
     batch: int | None = None,
+    log: Sequence[Path] | None = None,
+    tuned: bool = True,
     compile_fn: CompileFunction | None = None,
     load_fn: LoadFunction | None = None,
     clock: Clock | None = None,
@@ -71,8 +75,8 @@ def bench_models(
 
     Parameters
     ----------
-    models : sequence of str, Path or ModelProto
-        Files, models, or problems' texts.
+    models : sequence of str, Path, ModelProto or Layer
+        Files, models, problems' texts, or the rows of a suite (:mod:`tvmconv.layers`).
     target : Target
         What to compile for; this machine must be able to run it.
     against : sequence of str
@@ -85,6 +89,10 @@ def bench_models(
         Also time every step of our network.
     batch : int, optional
         Value of a symbolic batch dimension.
+    log : sequence of Path, optional
+        Logs, or folders of them, to look for tuned schedules in, as `tvmconv.compile` takes them.
+    tuned : bool
+        Whether to use logs at all.
     compile_fn, load_fn : callable, optional
         Instead of `tvmconv.compiler.compile` and `tvmconv.runtime.loader.load`.
     clock : Clock, optional
@@ -102,23 +110,30 @@ def bench_models(
     EnvironmentError_
         If a peer is not installed.
     """
-    sources = [models] if isinstance(models, (str, Path, onnx.ModelProto)) else models
+    single = isinstance(models, (str, Path, onnx.ModelProto, Layer))
+    sources: Sequence[Source] = [models] if single else models  # type: ignore[list-item, assignment]
     for name, value in (("threads", 1 if threads is None else threads), ("rounds", rounds)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
     peers = find_peers(against)
     threads = threads or min(target.cores, usable_cores())
-    loaded = [load_bench_model(source, batch) for source in sources]
+    prepared = [prepare(source, batch) for source in sources]
     say = progress or (lambda line: None)
     say("measuring the machine's peak")
     measure_peak(threads)
     protocol = Protocol(rounds=rounds)
-    functions = (compile_fn or _default_compile(), load_fn or _default_load())
-    bench = _Bench(target, threads, protocol, clock or Clock(), say, *functions)
-    results = tuple(bench.model(model, peers, layers=layers) for model in loaded)
+    compile_fn = partial(
+        compile_fn or _default_compile(), target=target, threads=threads, log=log, tuned=tuned
+    )
+    functions = (compile_fn, load_fn or _default_load())
+    bench = _Bench(threads, protocol, clock or Clock(), say, *functions)
+    results = []
+    for done, load in enumerate(prepared):
+        bench.place = f"{done + 1}/{len(prepared)} " if len(prepared) > 1 else ""
+        results.append(bench.model(load(), peers, layers=layers))
     peak = measure_peak(threads, again=True)  # others may have used the machine the first time
     machine = describe_machine(threads, [peer.module for peer in peers])
-    return BenchReport(machine, target.name, protocol, peak, results)
+    return BenchReport(machine, target.name, protocol, peak, tuple(results))
 
 
 def _default_compile() -> CompileFunction:
@@ -138,7 +153,6 @@ class _Bench:
 
     def __init__(
         self,
-        target: Target,
         threads: int,
         protocol: Protocol,
         clock: Clock,
@@ -146,9 +160,13 @@ class _Bench:
         compile_fn: CompileFunction,
         load_fn: LoadFunction,
     ) -> None:
-        self.target, self.threads = target, threads
-        self.protocol, self.clock, self.say = protocol, clock, say
+        self.threads, self.protocol, self.clock = threads, protocol, clock
+        self.progress, self.place = say, ""
         self.compile, self.load = compile_fn, load_fn
+
+    def say(self, line: str) -> None:
+        """Report what is being done, and to which of the models."""
+        self.progress(self.place + line)
 
     def model(self, model: BenchModel, peers: Sequence[Peer], *, layers: bool) -> ModelResult:
         """Benchmark one model."""
@@ -173,7 +191,8 @@ class _Bench:
             for c, timing in zip(others, timings[2:], strict=True):
                 results[c.name] = _peer_result(c, timing, timings[0], differences[c.name])
             steps = profile_steps(module, model.inputs) if layers else ()
-            macs = model.macs or _macs_of_steps(module.metadata)
+            work = _work_of_problem(model.problem, module.metadata)
+            macs = work.macs or _macs_of_steps(module.metadata)
         return ModelResult(
             name=model.name,
             time_ms=timings[0].time_s * 1e3,
@@ -183,13 +202,18 @@ class _Bench:
             peers=tuple(results.values()),
             noise=spread(timings[0], timings[1]),
             steps=steps,
+            origin=model.origin,
+            work=work,
         )
 
     def _compile(self, model: BenchModel, path: Path) -> float:
         """Compile a model into a file, and give the seconds it took."""
         self.say(f"{model.name}: compiling")
         start = time.perf_counter()
-        module = self.compile(model.proto, target=self.target, threads=self.threads)
+        source: Any = model.proto
+        if model.problem is not None:  # as itself: records of problems differ from networks'
+            source = model.problem.text
+        module = self.compile(source, params=model.weights or None)
         seconds = time.perf_counter() - start
         module.save(path)
         module.close()
@@ -227,9 +251,10 @@ def profile_steps(
     steps = []
     entries = module.metadata["steps"]  # in the order of execution, like the profile
     for (name, _), s, entry in zip(profiles[0], seconds, entries, strict=True):
-        macs = _macs_of(entry)
-        gflops = FLOP_PER_MAC * macs / s / 1e9 if macs and s > 0 else None
-        steps.append(StepTime(name, str(entry.get("kind", "")), s * 1e6, s / total, macs, gflops))
+        work = _work_of_step(entry)
+        gflops = FLOP_PER_MAC * work.macs / s / 1e9 if work.macs and s > 0 else None
+        found = StepTime(name, work.kind, s * 1e6, s / total, work.macs, gflops, work)
+        steps.append(found)
     return tuple(steps)
 
 
@@ -239,15 +264,27 @@ def _ours(module: Runnable, model: BenchModel, name: str) -> Contender:
 
 
 def _macs_of_steps(metadata: Mapping[str, Any]) -> int | None:
-    return sum(_macs_of(step) or 0 for step in metadata["steps"]) or None
+    return sum(_work_of_step(step).macs or 0 for step in metadata["steps"]) or None
 
 
-def _macs_of(step: Mapping[str, Any]) -> int | None:
-    """Multiply-accumulates of a step, where the artifact says them or which problem it is."""
-    macs = step.get("macs")
-    if macs is None and "problem" in step:
-        macs = Problem.parse(step["problem"]).macs
-    return macs or None
+def _work_of_problem(problem: Problem | None, metadata: Mapping[str, Any]) -> Work:
+    """What a single problem takes; the artifact says by which algorithm it is computed."""
+    if problem is None:
+        return Work()
+    named = (step["algorithm"] for step in metadata["steps"] if "algorithm" in step)
+    algorithm = str(next(named, DIRECT))
+    cost = (problem.macs or None, problem.flops, problem.bytes_moved)
+    return Work(problem.op, *cost, algorithm)
+
+
+def _work_of_step(step: Mapping[str, Any]) -> Work:
+    """What a step takes, where the artifact says which problem it is, or at least its MACs."""
+    kind, macs = str(step.get("kind", "")), step.get("macs") or None
+    algorithm = str(step.get("algorithm", DIRECT))
+    if "problem" in step:
+        problem = Problem.parse(step["problem"])
+        return Work(kind, problem.macs or None, problem.flops, problem.bytes_moved, algorithm)
+    return Work(kind, macs, FLOP_PER_MAC * macs if macs else None, None, algorithm)
 
 
 def _ms(timing: Timing) -> tuple[float, ...]:

@@ -64,6 +64,21 @@ params_option: _Decorator[Any] = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="For a PROBLEM: arrays `weight` and `bias`, which become constants.",
 )
+log_option: _Decorator[Any] = click.option(
+    "--log",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Folder of a tuning log to use besides the usual ones; can be repeated.",
+)
+untuned_option: _Decorator[Any] = click.option(
+    "--untuned", is_flag=True, help="Use no tuning log, not even the shipped ones."
+)
+exact_option: _Decorator[Any] = click.option(
+    "--exact",
+    is_flag=True,
+    help="Compute convolutions directly, never on transformed tiles, which round more.",
+)
 
 
 def model_source(text: str) -> str | Path:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tvmconv.cli._options import (
     batch_option,
     debug_option,
-    model_source,
+    log_option,
     target_option,
     threads_option,
+    untuned_option,
 )
 from tvmconv.cli._output import print_json, progress_bar, show, to_json
+from tvmconv.cli._suite import models_or_suite, sources
 from tvmconv.errors import VerificationError
 from tvmconv.files import check_output_file, replacing
+from tvmconv.report import require_report, write_bench_report
 from tvmconv.target import load_target
+
+if TYPE_CHECKING:
+    from tvmconv.bench import BenchReport
 
 _STDOUT = Path("-")
 
@@ -26,14 +33,14 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 
 @click.command()
-@click.argument("models", metavar="MODEL.onnx|PROBLEM...", nargs=-1, required=True)
+@models_or_suite
 @target_option
 @click.option(
     "--against",
     metavar="PEERS",
     default="",
     callback=_names,
-    help="Libraries to compare with: onnxruntime,openvino,ncnn,torch.",
+    help="Libraries to compare with: onnxruntime,openvino,ncnn,torch,torch-channels-last.",
 )
 @threads_option
 @click.option(
@@ -46,6 +53,8 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @batch_option
 @click.option("--layers", is_flag=True, help="Also time each layer of a network.")
+@log_option
+@untuned_option
 @click.option(
     "--json",
     "json_file",
@@ -53,39 +62,63 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.Path(path_type=Path),
     help="Write the figures as JSON to F; `-` prints them instead of the table.",
 )
+@click.option(
+    "--report",
+    "page",
+    metavar="F.html",
+    type=click.Path(path_type=Path),
+    help="Write a page with plots to F.html.",
+)
 @debug_option
 def command(
     models: tuple[str, ...],
+    suite_name: str | None,
+    filter: str,
     target: str,
     against: tuple[str, ...],
     threads: int | None,
     rounds: int,
     batch: int | None,
     layers: bool,
+    log: tuple[Path, ...],
+    untuned: bool,
     json_file: Path | None,
+    page: Path | None,
 ) -> None:
     """Time models or problems, and the libraries one would use instead.
 
     Each contender runs alone in blocks with pauses between them; the same one runs twice, and the
     spread between the two is printed as the noise.
     """
-    sources = [model_source(model) for model in models]
+    found = sources(models, suite_name, filter)
     machine = load_target(target)
     if json_file is not None and json_file != _STDOUT:
         check_output_file(json_file)
+    if page is not None:
+        check_output_file(page)
+        require_report()
     from tvmconv.bench import bench_models
 
     with progress_bar() as progress:
         report = bench_models(
-            sources,
+            found,
             target=machine,
             against=against,
             threads=threads,
             rounds=rounds,
             layers=layers,
             batch=batch,
+            log=log,
+            tuned=not untuned,
             progress=(lambda line: progress(line, 0, 0)) if progress else None,
         )
+    _write(report, json_file, page)
+    if report.disagreements:
+        raise VerificationError("; ".join(report.disagreements))
+
+
+def _write(report: BenchReport, json_file: Path | None, page: Path | None) -> None:
+    """Print the report, and write the files that were asked for."""
     if json_file == _STDOUT:
         print_json(report.to_json())
     else:
@@ -94,5 +127,5 @@ def command(
     if json_file is not None and json_file != _STDOUT:
         with replacing(json_file) as path:
             path.write_text(to_json(report.to_json()) + "\n", encoding="utf-8")
-    if report.disagreements:
-        raise VerificationError("; ".join(report.disagreements))
+    if page is not None:
+        write_bench_report(page, report)

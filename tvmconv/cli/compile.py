@@ -11,10 +11,13 @@ import click
 from tvmconv.cli._options import (
     batch_option,
     debug_option,
+    exact_option,
+    log_option,
     model_source,
     params_option,
     target_option,
     threads_option,
+    untuned_option,
 )
 from tvmconv.cli._output import progress_bar
 from tvmconv.compiler import Format
@@ -52,6 +55,9 @@ DUMPS = {"asm": ".s", "c": ".plan.c", "relax": ".relax.py", "tir": ".tir.py"}
     type=click.Choice(list(DUMPS)),
     help="Also write beside FILE the assembly, the plan in C, the graph or the scheduled TIR.",
 )
+@log_option
+@untuned_option
+@exact_option
 @batch_option
 @params_option
 @debug_option
@@ -62,6 +68,9 @@ def command(
     threads: int | None,
     form: Format,
     dump: tuple[str, ...],
+    log: tuple[Path, ...],
+    untuned: bool,
+    exact: bool,
     batch: int | None,
     params: Path | None,
 ) -> None:
@@ -76,8 +85,10 @@ def command(
         check_output_file(path)
         if isinstance(source, Path) and source.exists() and path.exists() and path.samefile(source):
             raise InputError(f"{path}: the output would replace the model")
-    from tvmconv.compiler import compile_to_file
+    from tvmconv.autoschedule.log import OTHER_TARGET
+    from tvmconv.compiler import compile_to_file, open_logs
 
+    logs = None if untuned else open_logs(log, machine.with_threads(threads))
     start = time.perf_counter()
     with progress_bar() as progress:
         written = compile_to_file(
@@ -89,8 +100,14 @@ def command(
             batch=batch,
             params=params,
             dump=dumps,
+            log=logs,
+            tuned=not untuned,
+            exact=exact,
             progress=progress,
         )
     seconds = time.perf_counter() - start
     size = written.stat().st_size / 1e6
     click.echo(f"{written}: {size:.1f} MB for {machine.name}, compiled in {seconds:.1f} s")
+    for reason, count in logs.skipped.most_common() if logs else ():
+        if reason != OTHER_TARGET:  # a folder may well hold those of several
+            click.echo(f"log: {count} records skipped: {reason}", err=True)

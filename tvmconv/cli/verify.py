@@ -9,11 +9,14 @@ import click
 from tvmconv.cli._options import (
     batch_option,
     debug_option,
+    exact_option,
     json_option,
+    log_option,
     model_source,
     params_option,
     target_option,
     threads_option,
+    untuned_option,
 )
 from tvmconv.cli._output import print_json, progress_bar, show
 from tvmconv.errors import VerificationError
@@ -25,6 +28,9 @@ from tvmconv.target import load_target
 @target_option
 @click.option("--bisect", is_flag=True, help="Name the first node whose output is wrong.")
 @threads_option
+@log_option
+@untuned_option
+@exact_option
 @batch_option
 @params_option
 @json_option
@@ -34,6 +40,9 @@ def command(
     target: str,
     bisect: bool,
     threads: int | None,
+    log: tuple[Path, ...],
+    untuned: bool,
+    exact: bool,
     batch: int | None,
     params: Path | None,
     as_json: bool,
@@ -49,6 +58,9 @@ def command(
             target=machine,
             bisect=bisect,
             threads=threads,
+            log=log,
+            tuned=not untuned,
+            exact=exact,
             batch=batch,
             params=params,
             progress=progress,

@@ -57,7 +57,7 @@ def _describe_step(step: Step) -> dict[str, Any]:
     if not isinstance(step, KernelStep):
         return {"name": step.name, "kind": type(step).__name__.removesuffix("Step").lower()}
     entry: dict[str, Any] = {"name": step_name(step), "kind": step.kind}
-    found = {"macs": step.macs, "algorithm": step.algorithm}
+    found = {"macs": step.macs, "algorithm": step.algorithm, "problem": step.problem}
     return {**entry, **{key: value for key, value in found.items() if value}}
 
 

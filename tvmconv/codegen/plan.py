@@ -162,6 +162,8 @@ class KernelStep:
         Multiply-accumulates of the direct algorithm, 0 if not counted.
     algorithm : str
         The algorithm, where there is a choice and it is not the direct one.
+    problem : str
+        The problem's text, of an operator of the convolution family.
     """
 
     kernel: str
@@ -170,6 +172,7 @@ class KernelStep:
     kind: str = "kernel"
     macs: int = 0
     algorithm: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -141,14 +141,16 @@ def overlap_tails(func: TVMObject) -> TVMObject:
     ``v < E``. The binding becomes ``v = min(q*T, E - T) + r`` and the guard goes: the last tile
     computes up to T - 1 elements for a second time, with the same values. Right for blocks whose
     iterations are independent of one another along their spatial axes, which holds for everything
-    that ``te.compute`` makes.
+    that ``te.compute`` makes, if a sum starts anew for every tile.
 
     Raises
     ------
     ValueError
-        If a guard is not of this form; such a schedule must not be used.
+        If a guard is not of this form, or a sum would count terms twice; such a schedule must not
+        be used.
     """
     loops: list[TVMObject] = []
+    started: dict[TVMObject, list[TVMObject]] = {}
 
     def visit(stmt: TVMObject) -> TVMObject | None:
         if isinstance(stmt, tirx.For):
@@ -166,7 +168,8 @@ def overlap_tails(func: TVMObject) -> TVMObject:
             )
         if isinstance(stmt, s_tir_stmt.SBlockRealize) and len(stmt.iter_values):
             guards = _conjuncts(stmt.predicate)
-            values, moved = _overlapped(stmt, loops)
+            values, moved, tiles = _overlapped(stmt, loops)
+            _check_sums(stmt, tiles, loops, started)
             if moved != len(guards):
                 raise ValueError(f"cannot remove the guard {stmt.predicate} of {stmt.block}")
             return s_tir_stmt.SBlockRealize(values, True, _rebuild(stmt.block, visit))
@@ -184,24 +187,75 @@ def _conjuncts(predicate: TVMObject) -> list[TVMObject]:
     return [predicate]
 
 
-def _overlapped(realize: TVMObject, loops: Sequence[TVMObject]) -> tuple[list[TVMObject], int]:
-    """Bindings of a block with their tails overlapped, and how many of them changed."""
+def _check_sums(
+    realize: TVMObject,
+    tiles: Sequence[TVMObject],
+    loops: Sequence[TVMObject],
+    started: dict[TVMObject, list[TVMObject]],
+) -> None:
+    """Refuse a sum whose overlapped elements would be added to twice.
+
+    The loops over tiles have to stand outside those of the sum, and around its start.
+
+    Parameters
+    ----------
+    realize : SBlockRealize
+    tiles : sequence of Var
+        The loops over overlapped tiles.
+    loops : sequence of For
+        All loops around the block.
+    started : dict
+        By buffer, the loops around the block that starts its sums; this block's are added.
+    """
+    block, around = realize.block, [loop.loop_var for loop in loops]
+    pairs = zip(block.iter_vars, realize.iter_values, strict=True)
+    sums = [value for iter_var, value in pairs if iter_var.iter_type != _SPATIAL]
+    buffer = block.writes[0].source if len(block.writes) else None
+    if not sums:
+        started[buffer] = around
+        return
+    reduced = [k for k, var in enumerate(around) for value in sums if _uses(value, var)]
+    outside = all(k < min(reduced, default=len(around)) for k in _places(tiles, around))
+    begins = block.init is not None or all(
+        any(var.same_as(other) for other in started.get(buffer, [])) for var in tiles
+    )
+    if not outside or not begins:
+        raise ValueError(f"cannot overlap the tails of the sum {block.name_hint}")
+
+
+def _places(variables: Sequence[TVMObject], among: Sequence[TVMObject]) -> list[int]:
+    """Positions of variables in a sequence."""
+    return [k for k, other in enumerate(among) if any(v.same_as(other) for v in variables)]
+
+
+def _uses(value: TVMObject, variable: TVMObject) -> bool:
+    """Whether a variable occurs in an expression."""
+    return any(variable.same_as(v) for v in tirx.analysis.undefined_vars(value, []))
+
+
+def _overlapped(
+    realize: TVMObject, loops: Sequence[TVMObject]
+) -> tuple[list[TVMObject], int, list[TVMObject]]:
+    """Bindings of a block with their tails overlapped, how many changed, the loops over tiles."""
     analyzer = sym.Analyzer()
     for loop in loops:
         analyzer.bind(loop.loop_var, tvm.ir.Range.from_min_extent(loop.min, loop.extent))
     values: list[TVMObject] = []
+    tiles: list[TVMObject] = []
     moved = 0
     for iter_var, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
         extent = int(iter_var.dom.extent)
         if iter_var.iter_type == _SPATIAL and _max_value(analyzer, value) >= extent:
-            value = _overlap(analyzer, value, extent)
+            outer, rest = _tile(analyzer, value, extent)
+            value = tirx.min(outer, extent - int(outer.b)) + rest
+            tiles += [loop.loop_var for loop in loops if _uses(outer, loop.loop_var)]
             moved += 1
         values.append(value)
-    return values, moved
+    return values, moved, tiles
 
 
-def _overlap(analyzer: TVMObject, value: TVMObject, extent: int) -> TVMObject:
-    """``q*T + r`` as ``min(q*T, E - T) + r``; ``r`` may be a sum."""
+def _tile(analyzer: TVMObject, value: TVMObject, extent: int) -> tuple[TVMObject, TVMObject]:
+    """``q*T`` and ``r`` of their sum; ``r`` may be a sum itself."""
     terms = _terms(value)
     scaled = [t for t in terms if isinstance(t, tirx.Mul)]
     if not scaled or len(terms) < 2:
@@ -211,7 +265,7 @@ def _overlap(analyzer: TVMObject, value: TVMObject, extent: int) -> TVMObject:
     rest = functools.reduce(operator.add, [t for t in terms if not t.same_as(outer)])
     if tile > extent or _max_value(analyzer, rest) >= tile:
         raise ValueError(f"{value} is no tile of {tile} of an axis of {extent}")
-    return tirx.min(outer, extent - tile) + rest
+    return outer, rest
 
 
 def _terms(value: TVMObject) -> list[TVMObject]:

@@ -216,14 +216,15 @@ class _Lowerer:
         self.kernels.setdefault(name, spec)
         arguments = [argument for _, argument in places]
         packed = self._packed(name, spec, weights)
-        macs = Problem.parse(node.attrs["problem"]).macs if weights else 0
+        problem = node.attrs.get("problem", "") if node.op in HOSTS else ""
+        macs = Problem.parse(problem).macs if weights else 0
         call = (arguments[0], *packed, *arguments[1:])
         for argument in call:
             if math.prod(argument.shape) > _MAX_ELEMENTS:
                 shape = "x".join(map(str, argument.shape))
                 message = f"needs a buffer of {shape} elements in blocks, more than 2^31 - 1"
                 raise InputError(f"{self.graph.name}: node {node.name!r} ({node.op}): {message}")
-        self.steps.append(KernelStep(name, call, node.name, node.op, macs, algorithm))
+        self.steps.append(KernelStep(name, call, node.name, node.op, macs, algorithm, problem))
 
     def _packed(self, name: str, spec: KernelSpec, weights: list[Value]) -> list[TensorArgument]:
         """A kernel's weights, in the order in which it reads them, or its tables."""

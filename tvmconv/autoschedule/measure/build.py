@@ -1,0 +1,57 @@
+"""What a builder does: schedule a candidate and compile it. Importing this imports TVM.
+
+A module of this form is what the supervisor imports before it forks: ``prepare`` is called once in
+the process that forks, ``build`` in each child.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tvmconv.autoschedule.space import Candidate, space_for
+from tvmconv.autoschedule.trace import to_json
+from tvmconv.codegen import kernels
+from tvmconv.kernel import KernelSpec, canonical_json
+from tvmconv.layout import Layout
+from tvmconv.problem import Problem
+from tvmconv.target import from_dict
+
+
+def prepare(table: Mapping[str, Any], folder: Path) -> None:
+    """Build a small kernel for a target: what that imports and sets up takes as long as a build."""
+    target = from_dict(dict(table), "target")
+    block = target.layout.channel_block
+    problem = Problem.make("conv", (1, block, 4, 4), (block, 1, 1))
+    layout = Layout(problem.input_shape, block)
+    attrs = canonical_json({"problem": problem.text, "program": []})
+    spec = KernelSpec("conv", attrs, (layout,), layout)
+    func = kernels.prim_func(spec, "prepared")
+    first = space_for(target).candidates(func, target)[0]
+    knobs = {"knobs": first.knobs, "cycles": first.cycles}
+    build({"workload": spec.text, "target": table, "symbol": "prepared", **knobs}, folder)
+
+
+def build(job: Mapping[str, Any], folder: Path) -> None:
+    """Write ``<symbol>.o`` and ``<symbol>.trace``.
+
+    Parameters
+    ----------
+    job : mapping
+        ``workload``, a text; ``target``, a table; ``symbol``; and either ``knobs`` and ``cycles``
+        or ``trace``.
+    folder : Path
+    """
+    spec, symbol = KernelSpec.parse(job["workload"]), job["symbol"]
+    target = from_dict(job["target"], "target")
+    choice: kernels.Choice = job.get("trace")
+    if choice is None:
+        knobs = tuple((str(name), int(value)) for name, value in job["knobs"])
+        choice = Candidate(knobs, float(job["cycles"]))
+    schedule = kernels.schedule(spec, symbol, target, choice)
+    module = kernels.build(kernels.finish(schedule), symbol, target)
+    module.write_to_file(str(folder / f"{symbol}.o"))
+    trace = json.dumps(to_json(schedule))
+    (folder / f"{symbol}.trace").write_text(trace, encoding="utf-8")

@@ -1,0 +1,166 @@
+"""The owner's side of building: candidates to objects, objects to a library."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tvmconv.autoschedule.measure.crew import Crew, Job, signal_name
+from tvmconv.autoschedule.measure.outcome import Choice, Rejected
+from tvmconv.errors import EnvironmentError_
+from tvmconv.kernel import KernelSpec
+from tvmconv.target import Target
+
+_NO_MEMORY = re.compile(r"MemoryError|bad_alloc|out of memory|Cannot allocate memory", re.I)
+_KILL = -9
+#: Compiling the C runtime, the first time with zig's own library; linking; a reference.
+_RUNTIME_S, _LINK_S = 120.0, 60.0
+
+
+@dataclass(eq=False)
+class Build:
+    """A candidate on its way to an object.
+
+    Attributes
+    ----------
+    spec : KernelSpec
+    choice : Candidate or list
+    symbol : str
+    job : Job
+    failure : Rejected or None
+        Why there is no object.
+    trace : list
+        What the schedule is, once it is built.
+    """
+
+    spec: KernelSpec
+    choice: Choice
+    symbol: str
+    job: Job
+    failure: Rejected | None = None
+    trace: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Builds on their way to a library."""
+
+    builds: Sequence[Build]
+    library: Path
+    job: Job
+
+
+class Builder:
+    """Builds candidates of one target.
+
+    Parameters
+    ----------
+    crew : Crew
+    target : Target
+    limit_s : float
+        How long one build may take.
+    """
+
+    def __init__(self, crew: Crew, target: Target, limit_s: float) -> None:
+        self._crew, self._target, self._limit_s = crew, target, limit_s
+        self._table = target.to_dict()
+        self._count = self._libraries = 0
+        flags = [f"-mcpu={target.zig_mcpu}"]
+        runtime = {"triple": target.zig.triple, "cpu_flags": flags}
+        self._runtime = crew.start("runtime", runtime, _RUNTIME_S)
+
+    def start(self, spec: KernelSpec, choice: Choice) -> Build:
+        """Start to build a candidate."""
+        self._count += 1
+        symbol = f"candidate{self._count:06d}"
+        job: dict[str, Any] = {"workload": spec.text, "target": self._table, "symbol": symbol}
+        if isinstance(choice, list):
+            job["trace"] = choice
+        else:
+            job |= {"knobs": choice.knobs, "cycles": choice.cycles}
+        return Build(spec, choice, symbol, self._crew.start("build", job, self._limit_s))
+
+    def settle(self, build: Build) -> None:
+        """Read what a build that has ended has left: a trace, or why there is none."""
+        job = build.job
+        if job.code == 0:
+            try:
+                self._path(build, "o").stat()
+                build.trace = json.loads(self._path(build, "trace").read_bytes())
+            except (OSError, ValueError):
+                build.failure = Rejected("build-failed", "the builder ended without an object")
+        else:
+            build.failure = self._failure(job)
+        self._crew.discard(job)
+        self._path(build, "trace").unlink(missing_ok=True)
+
+    def _failure(self, job: Job) -> Rejected:
+        lines = self._crew.errors(job)
+        if job.overdue:
+            return Rejected("build-timeout", f"did not end within {job.limit_s:g} s")
+        told = next((line for line in reversed(lines) if _NO_MEMORY.search(line)), "")
+        if told or job.code == _KILL:  # the last one by the kernel: no one else does it
+            return Rejected("out-of-memory", told[:300] or "the system had no more memory")
+        told = lines[-1][:300] if lines else ""
+        if job.code is not None and job.code < 0:
+            told = f"the builder was ended by {signal_name(-job.code)}" + (told and f": {told}")
+        return Rejected("build-failed", told or f"the builder exited with code {job.code}")
+
+    def link(self, builds: Sequence[Build]) -> Link:
+        """Start to link objects to a library.
+
+        Raises
+        ------
+        EnvironmentError_
+            If the runtime cannot be compiled.
+        """
+        self._crew.until(lambda: self._runtime.code is not None)
+        if self._runtime.code:
+            raise EnvironmentError_(self._told(self._runtime, "cannot compile the runtime"))
+        self._libraries += 1
+        output = f"library{self._libraries}.so"
+        description = {
+            "objects": [f"{build.symbol}.o" for build in builds],
+            "exports": [f"__tvm_ffi_{build.symbol}" for build in builds],
+            "output": output,
+            "triple": self._target.zig.triple,
+        }
+        job = self._crew.start("link", description, _LINK_S)
+        return Link(builds, self._crew.folder / output, job)
+
+    def linked(self, link: Link) -> Path:
+        """Wait for a library.
+
+        Raises
+        ------
+        ValueError
+            If the objects cannot be linked.
+        """
+        job = link.job
+        self._crew.until(lambda: job.code is not None)
+        told = self._told(job, "cannot be linked") if job.code else ""
+        self._crew.discard(job)
+        if told:
+            raise ValueError(told)
+        return link.library
+
+    def _told(self, job: Job, what: str) -> str:
+        lines = self._crew.errors(job)
+        return f"{what}: {lines[-1] if lines else f'exit {job.code}'}"[:300]
+
+    def cancel(self, builds: Iterable[Build]) -> None:
+        """Give up builds that nobody waits for."""
+        for build in builds:
+            self._crew.kill(build.job)
+
+    def discard(self, builds: Iterable[Build]) -> None:
+        """Remove objects that are no longer needed."""
+        for build in builds:
+            self._path(build, "o").unlink(missing_ok=True)
+
+    def _path(self, build: Build, suffix: str) -> Path:
+        return self._crew.folder / f"{build.symbol}.{suffix}"

@@ -1,0 +1,171 @@
+"""Inputs and float64 references of a workload, from the operators' references and not the TE.
+
+A fused program is applied to the operator's reference y in float64, and lets the allowed error b
+of y pass: with p the program, an element may be off by
+
+    max(|p(y + b) - p(y)|, |p(y - b) - p(y)|) + 8·u·(|p(y)| + 1)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv import accuracy, ops
+from tvmconv.accuracy import Trial
+from tvmconv.autoschedule.measure import buffers
+from tvmconv.autoschedule.measure.check import Check, Workload, save
+from tvmconv.autoschedule.workload import algorithm
+from tvmconv.kernel import KernelSpec
+from tvmconv.layout import Layout
+from tvmconv.problem import Problem
+
+Array = npt.NDArray[Any]
+_ROUNDOFF = 2.0**-24
+_PROGRAM_ROUNDINGS = 8
+#: Errors that operators without an accuracy formula may have: relative to the element, and to the
+#: largest one.
+_RELATIVE, _ABSOLUTE = 1e-5, 1e-6
+#: A reference counts if at least this share of it is neither zero nor no number.
+_COUNTING_SHARE = 0.25
+#: Operators of which the reference is no number for negative inputs.
+_POSITIVE = frozenset({"log", "sqrt", "pow"})
+
+
+def write_checks(spec: KernelSpec, folder: Path) -> None:
+    """Make the checks of a kernel and write them to a folder."""
+    save(workload_of(spec), folder)
+
+
+def workload_of(spec: KernelSpec) -> Workload:
+    """Integers to be compared exactly, where the arithmetic allows that, then random numbers."""
+    if ops.get(spec.op).family is None:
+        checks = [_check_without_problem(spec)]
+    else:
+        problem = Problem.parse(spec.attrs["problem"])
+        direct = algorithm(spec) == "direct" and accuracy.is_exact(problem)
+        drawn = [_check(spec, problem, exact) for exact in ([True, False] if direct else [False])]
+        checks = [check for check in drawn if check is not None]
+    packed = len(checks[-1].arguments) - len(spec.inputs)
+    return Workload(checks, spec.output, range(1, 1 + packed))
+
+
+def _check(spec: KernelSpec, problem: Problem, exact: bool) -> Check | None:
+    """One check of a problem's kernel; None if its program rounds even integers."""
+    trial = _trial(spec, problem, exact)
+    operands = _operands(spec.inputs[1:], exact)
+    steps = spec.attrs.get("program", [])
+    if exact and not _rounds_nothing(steps, trial.reference, operands):
+        return None
+    reference = _apply(steps, trial.reference, operands)
+    if exact:
+        bound, l2_limit = np.zeros_like(reference), math.inf
+    else:
+        bound, l2_limit = _bounds(spec, trial, operands, reference)
+    x = trial.arrays["x"]
+    if spec.attrs.get("shuffled"):  # the kernel reads what this shuffle brings into x's order
+        groups = x.shape[1] // int(spec.attrs["shuffled"])
+        x = ops.get("channel_shuffle").reference([x], {"groups": groups})
+    constants = [trial.arrays[name] for name in ("weight", "bias") if name in trial.arrays]
+    arguments = buffers.arguments(spec, [x, *operands], constants)
+    return _placed(spec, arguments, reference, bound, l2_limit)
+
+
+def _trial(spec: KernelSpec, problem: Problem, exact: bool) -> Trial:
+    trial = accuracy.trial(problem, exact=exact)
+    if spec.op == "max_pool" and spec.attrs.get("edges") != "test" and spec.inputs[0].has_halo:
+        # Zeros pad it, because nothing that it reads is negative.
+        arrays = {"x": np.abs(trial.arrays["x"])}
+        reference = problem.reference(arrays)
+        return Trial(problem, arrays, reference, problem.magnitude(arrays), exact)
+    return trial
+
+
+def _operands(layouts: Sequence[Layout], exact: bool) -> list[Array]:
+    """Small integers, or numbers of size 1/2 to 3/2, for the program's operands."""
+    rng = np.random.default_rng(1)
+    if exact:
+        return [rng.integers(-3, 4, v.shape).astype(np.float32) for v in layouts]
+    return [
+        ((0.5 + rng.random(v.shape)) * rng.choice([-1.0, 1.0], v.shape)).astype(np.float32)
+        for v in layouts
+    ]
+
+
+def _apply(steps: Sequence[Any], y: Array, operands: Sequence[Array]) -> Array:
+    """Apply a program in the precision of ``y``."""
+    if not steps:
+        return y
+    return np.asarray(ops.get("elementwise").reference([y, *operands], {"program": steps}))
+
+
+def _rounds_nothing(steps: Sequence[Any], y: Array, operands: Sequence[Array]) -> bool:
+    """Whether every step of a program gives in float32 what it gives in float64."""
+    narrow = y.astype(np.float32)
+    for step in steps:
+        y, narrow = _apply([step], y, operands), _apply([step], narrow, operands)
+        if not np.array_equal(y, narrow):
+            return False
+    return True
+
+
+def _bounds(
+    spec: KernelSpec, trial: Trial, operands: Sequence[Array], result: Array
+) -> tuple[Array, float]:
+    """The largest error of each element, and of all together where the algorithm limits it."""
+    rule = algorithm(spec)
+    y, steps = trial.reference, spec.attrs.get("program", [])
+    bound = accuracy.error_bound(trial.problem, y, trial.magnitude, rule)
+    rounding = _PROGRAM_ROUNDINGS * _ROUNDOFF * (np.abs(result) + 1)
+
+    def passed(error: Array) -> Array:
+        if not steps:
+            return error
+        with np.errstate(all="ignore"):
+            above = np.abs(_apply(steps, y + error, operands) - result)
+            below = np.abs(_apply(steps, y - error, operands) - result)
+            return np.asarray(np.maximum(above, below) + rounding)
+
+    if rule not in accuracy.WINOGRAD:
+        return passed(bound), math.inf
+    each = accuracy.WINOGRAD_L2 * float(np.linalg.norm(y)) / math.sqrt(y.size)
+    together = passed(np.full_like(y, each))
+    return passed(bound), float(np.linalg.norm(together[np.isfinite(together)]))
+
+
+def _check_without_problem(spec: KernelSpec) -> Check:
+    """A check of an operator without a family, which has no formula for its error."""
+    rng = np.random.default_rng(2)
+    data = [rng.standard_normal(v.shape).astype(np.float32) for v in spec.inputs]
+    names = {spec.op, *(step["op"] for step in spec.program)}
+    if names & _POSITIVE:
+        data = [np.abs(array) + np.float32(0.25) for array in data]
+    wide = [array.astype(np.float64) for array in data]
+    reference = np.asarray(ops.get(spec.op).reference(wide, spec.attrs))
+    size = np.abs(reference)
+    bound = _RELATIVE * size + _ABSOLUTE * float(np.nanmax(size, initial=0.0))
+    arguments = buffers.arguments(spec, data, [])
+    return _placed(spec, arguments, reference, bound, math.inf)
+
+
+def _placed(
+    spec: KernelSpec, arguments: Sequence[Array], reference: Array, bound: Array, l2_limit: float
+) -> Check:
+    """A check whose arrays lie as the output does; what is no number may be anything."""
+    number = np.isfinite(reference) & np.isfinite(bound)
+    share = np.count_nonzero(reference[number]) / reference.size
+    objection = ""
+    if share < _COUNTING_SHARE:
+        objection = f"{1 - share:.0%} of the reference is zero or no number: it proves nothing"
+    return Check(
+        arguments,
+        buffers.in_blocks(np.where(number, reference, 0.0), spec.output, 0.0),
+        buffers.in_blocks(np.where(number, bound, np.inf), spec.output, np.inf),
+        l2_limit,
+        objection,
+    )

@@ -1,0 +1,72 @@
+"""What is checked before a tuning run: the machine, the threads, the log."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from tvmconv.bench.machine import usable_cores
+from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.files import make_output_dir
+from tvmconv.host import CPUINFO, parse_cpuinfo
+from tvmconv.target import Target, targets
+
+
+def require_runnable(target: Target, cpuinfo: Path = CPUINFO) -> None:
+    """Refuse a target whose code this machine cannot run.
+
+    A file that detection does not consider is trusted beyond its ``arch``.
+
+    Raises
+    ------
+    InputError
+        With what the machine lacks.
+    """
+    machine = platform.machine()
+    if target.arch != machine:
+        raise InputError(f"{target.name}: is for {target.arch}, and this machine is {machine}")
+    match = target.match
+    if match is None:
+        return
+    flags = {*match.flags, *match.extra}
+    level = targets().get(match.level)
+    if level is not None and level.match is not None:
+        flags |= {*level.match.flags}
+    flags -= {feature[1:] for feature in target.llvm.features if feature.startswith("-")}
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    missing = parse_cpuinfo(text).lacking(sorted(flags))
+    if missing:
+        raise InputError(f"{target.name}: this machine lacks {' '.join(missing)}")
+
+
+def require_threads(threads: int) -> None:
+    """Refuse more threads than there are cores: they would measure one another.
+
+    Raises
+    ------
+    InputError
+    """
+    cores = usable_cores()
+    if not 1 <= threads <= cores:
+        raise InputError(f"threads: {threads} is not 1 to {cores}, the cores of this machine")
+
+
+def require_writable(log: Path) -> None:
+    """Make the folder of a log, and refuse one that cannot be appended to.
+
+    Raises
+    ------
+    InputError
+        If its folder is none, or the log is no file.
+    EnvironmentError_
+        If the system refuses.
+    """
+    make_output_dir(log.parent)
+    if log.exists() and not log.is_file():
+        raise InputError(f"{log}: is not a regular file")
+    if log.exists():
+        try:
+            with log.open("ab"):
+                pass
+        except OSError as error:
+            raise EnvironmentError_(f"{log}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,214 @@
+"""Tuning from end to end: models in, records in the log and a report out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvmconv.autoschedule.budget import Budget, Clock
+from tvmconv.autoschedule.past import Past
+from tvmconv.autoschedule.preflight import require_runnable, require_threads, require_writable
+from tvmconv.autoschedule.search import PATIENCE, Space
+from tvmconv.autoschedule.session import Progress, Session
+from tvmconv.autoschedule.states import TaskState
+from tvmconv.autoschedule.tune_report import NetworkResult, TaskResult, TuneReport
+from tvmconv.autoschedule.workload import algorithm
+from tvmconv.bench.machine import usable_cores
+from tvmconv.errors import InputError
+from tvmconv.target import Target, load_target
+
+if TYPE_CHECKING:
+    from tvmconv.autoschedule.benches import Bench
+    from tvmconv.autoschedule.space import Candidate
+    from tvmconv.autoschedule.tasks import Task
+    from tvmconv.kernel import KernelSpec
+
+
+def tune(
+    models: Any,
+    target: str | Path | Target = "host",
+    *,
+    trials: int | None = None,
+    time_budget: float | None = None,
+    log: Path | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    batch: int | None = None,
+    shipped: bool = True,
+    patience: int = PATIENCE,
+    tools: Tools | None = None,
+) -> TuneReport:
+    """Find faster schedules for networks and problems, and keep them in a log.
+
+    Parameters
+    ----------
+    models : path, ModelProto, problem text, Layer, or a sequence of these
+    target : str, Path or Target
+        This machine must be able to run it.
+    trials : int, optional
+        Candidates to measure in all; those that the log has of the same tasks count. Each task
+        gets at least one.
+    time_budget : float, optional
+        Seconds to measure for; those of earlier runs on the same tasks count. With neither, it
+        goes on until no task has improved for long.
+    log : Path, optional
+        Folder of the log.
+    jobs : int, optional
+        Cores to build candidates with; all if left out.
+    progress : callable, optional
+        ``progress(event)`` after each trial and each task: see
+        :class:`~tvmconv.autoschedule.session.Event`.
+    threads : int, optional
+        Threads to run with; the target's cores, as far as this machine has them, if left out.
+    batch : int, optional
+        Extent of a symbolic first axis.
+    shipped : bool
+        Whether to begin from the records that come with the package.
+    patience : int
+        Trials without an improvement after which a search is over.
+    tools : Tools, optional
+        Instead of TVM, the measurer and the clock.
+
+    Returns
+    -------
+    TuneReport
+
+    Raises
+    ------
+    InputError
+        If a model, the target, the threads or the budget cannot be accepted.
+    EnvironmentError_
+        If a tool is missing or the log cannot be written.
+    """
+    from tvmconv.autoschedule.log import Log, default_folder
+
+    machine = load_target(target)
+    _check(trials, time_budget, jobs)
+    require_runnable(machine)
+    threads = threads or min(machine.cores, usable_cores())
+    require_threads(threads)
+    machine = replace(machine, cores=threads)
+    log_file = Log((log or default_folder()) / machine.name / "records.jsonl")
+    require_writable(log_file.path)
+    tools = tools or Tools(machine, jobs or usable_cores())
+    is_one = isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence)
+    tasks, networks = tools.extract([models] if is_one else list(models), batch)
+    if not tasks:
+        raise InputError(f"{', '.join(networks)}: no kernels to tune")
+    past = Past.read(log_file.path, tasks, machine, shipped)
+    states = [tools.state(task, patience) for task in tasks]
+    for state in states:
+        state.replay(past.of(state.task), past.seconds_at)
+    known = sum(len(state.curve) for state in states)
+    peak = tools.peak_gflops()
+    session = Session(
+        machine,
+        states,
+        Budget(trials, time_budget, tools.clock),
+        log_file,
+        tools.open_bench,
+        past.lessons(tools, {spec.op for task in tasks for spec in task.specs}),
+        progress,
+        peak,
+    )
+    session.run(past.trials, past.seconds)
+    return _report(session, networks, known, past.skipped)
+
+
+def _check(trials: int | None, time_budget: float | None, jobs: int | None) -> None:
+    """Refuse a budget or a number of jobs that is none."""
+    for name, value in (("trials", trials), ("time_budget", time_budget), ("jobs", jobs)):
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name}: must be positive, is {value}")
+
+
+@dataclass
+class Tools:
+    """What tuning needs of the rest: TVM, the measurer, the machine's peak, the clock.
+
+    Attributes
+    ----------
+    target : Target
+    jobs : int
+        Cores to build with.
+    clock : Clock
+    """
+
+    target: Target
+    jobs: int
+    clock: Clock = field(default_factory=Clock)
+    _spaces: dict[str, Space] = field(default_factory=dict)
+
+    def extract(self, sources: Sequence[Any], batch: int | None) -> tuple[list[Task], list[str]]:
+        """Collect the kernels of models and problems."""
+        from tvmconv.autoschedule.tasks import extract
+
+        return extract(sources, self.target, batch)
+
+    def candidates(self, spec: KernelSpec) -> list[Candidate]:
+        """A workload's design space, the model's favourite first."""
+        from tvmconv.autoschedule.space import space_for
+        from tvmconv.codegen.kernels import prim_func
+
+        return space_for(self.target).candidates(prim_func(spec, "kernel"), self.target)
+
+    def space(self, spec: KernelSpec) -> Space:
+        """A workload's design space as arrays; kept."""
+        if spec.text not in self._spaces:
+            self._spaces[spec.text] = Space(self.candidates(spec))
+        return self._spaces[spec.text]
+
+    def untuned(self, task: Task) -> KernelSpec:
+        """The alternative that is compiled when no log knows better."""
+        from tvmconv.autoschedule.choose import Chooser
+
+        chosen = Chooser(self.target, cold_bytes=task.cold_bytes).algorithm(task.specs[0])
+        return next(spec for spec in task.specs if algorithm(spec) == chosen)
+
+    def state(self, task: Task, patience: int) -> TaskState:
+        """A task with nothing measured."""
+        spaces = [self.space(spec) for spec in task.specs]
+        return TaskState(task, spaces, self.untuned(task), self.target, patience)
+
+    def open_bench(self, cold_bytes: int) -> AbstractContextManager[Bench]:
+        """Open what measures."""
+        from tvmconv.autoschedule.measure import Measurer
+
+        return Measurer(
+            self.target,
+            jobs=self.jobs,
+            cache="cold" if cold_bytes else "warm",
+            cold_bytes=cold_bytes,
+        )
+
+    def peak_gflops(self) -> float:
+        """What the machine reaches with the target's threads, in 10⁹ FLOP/s."""
+        from tvmconv.bench.peak import measure_peak
+
+        return measure_peak(self.target.cores).at(self.target.cores).gflops
+
+
+def _report(
+    session: Session, networks: Sequence[str], known: int, skipped: Mapping[str, int]
+) -> TuneReport:
+    """Sum up a session."""
+    return TuneReport(
+        target=session.target.name,
+        threads=session.target.cores,
+        log=str(session.log.path),
+        seconds=session.budget.elapsed_s,
+        measured=session.measured,
+        known=known,
+        compared=session.compared,
+        stopped=session.stopped,
+        peak_gflops=session.peak_gflops,
+        tasks=tuple(TaskResult.of(state) for state in session.states),
+        networks=tuple(NetworkResult.of(name, session.all) for name in networks),
+        skipped=dict(skipped),
+    )
