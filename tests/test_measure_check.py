@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import signal
@@ -15,7 +16,7 @@ import pytest
 from tests.kernels import sliced
 from tests.workloads import WORKLOADS
 from tvmconv import accuracy
-from tvmconv.autoschedule.measure import buffers, check, memory, reference
+from tvmconv.autoschedule.measure import buffers, check, memory, reference, stage
 from tvmconv.autoschedule.measure.check import Check, judge
 from tvmconv.autoschedule.measure.memory import Copies, Guarded
 from tvmconv.autoschedule.measure.stage import ArgumentSets, Stage
@@ -184,10 +185,34 @@ def test_cold_weights_come_in_turn(tmp_path: Path) -> None:
         seen.append((first, sets.count))
         return [1e-3] * calls
 
-    stage = Stage(tmp_path, cold_bytes=20000, disturbed=0.1)
+    made = Stage(tmp_path, cold_bytes=20000, disturbed=0.1)
     constants = sum(a.nbytes for a in check.load(tmp_path).checks[0].arguments[1:])
     copies = 1 + math.ceil(20000 / constants)
-    stage._expected["", ""] = stage._output.copy()
-    stage.block(("", ""), call)
+    made._expected["", ""] = made._output.copy()
+    made.block(("", ""), call)
     assert [count for _, count in seen] == [copies] * len(seen)
     assert [first for first, _ in seen][:3] == [0, 1, 3 % copies]
+
+
+@pytest.mark.parametrize(("waiting_s", "tries"), [(0.0, 1), (1.0, 4)])
+def test_a_disturbed_block_is_timed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting_s: float, tries: int
+) -> None:
+    """After pauses, until patience is at an end."""
+    check.save(reference.workload_of(WORKLOADS["dense"]), tmp_path)
+    clock = itertools.count()
+    monkeypatch.setattr(stage, "_waiting_s", lambda: waiting_s * next(clock))
+    made = Stage(tmp_path, cold_bytes=0, disturbed=0.02)
+    made._expected["", ""] = made._output.copy()
+    calls: list[int] = []
+
+    def call(sets: ArgumentSets, first: int, count: int) -> list[float]:
+        calls.append(count)
+        return [1e-3] * count
+
+    block = made.block(("", ""), call)
+    assert (block.waited > 0.02) == (tries > 1)
+    assert calls == [1, 2, *[4] * tries]
+    for _ in range(60):
+        made.block(("", ""), call)
+    assert calls[-3:] == [1, 2, 4]

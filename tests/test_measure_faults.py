@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,20 @@ def test_a_full_disk_is_no_fault_of_a_candidate(faulty: Measurer) -> None:
     assert statuses(faulty) == ["ok"]
 
 
+def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
+    """In a file system of its own, which some systems do not let every user make."""
+    private = ["unshare", "--user", "--map-root-user", "--mount"]
+    mount = 'mount -t tmpfs -o size=4m tmpfs "$TMPDIR" && '
+    if subprocess.run([*private, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no private file systems here")
+    done = subprocess.run(
+        [*private, "sh", "-c", mount + 'exec "$@"', "sh", sys.executable, "-m",
+         "tests.faults.full_disk"],
+        env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["ok ok", "No space left on device", "ok ok"], done.stderr
+
+
 def statuses(measurer: Measurer, count: int = 1) -> list[str]:
     return [outcome.status for outcome in measurer.measure(relu(), [candidate()] * count)]
 
@@ -138,6 +153,29 @@ def test_a_measurement_that_is_given_up(faulty: Measurer) -> None:
     begin = time.monotonic()
     assert statuses(faulty, 2) == ["ok", "ok"]
     assert time.monotonic() - begin < 30
+
+
+def test_builders_stand_still_while_something_is_timed(
+    faulty: Measurer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And go on whatever happens meanwhile; the time does not count as theirs."""
+    station = faulty._station()
+    crew = station.crew
+    monkeypatch.setattr(crew, "_pauses", True)  # whatever cores there are
+    build = station.builder.start(relu(), candidate(build="busy"))
+    crew.until(lambda: build.job.started is not None)
+    begin, before = time.monotonic(), crew.clock()
+
+    def fail() -> None:
+        assert eventually(lambda: "T" in processes(crew.pid).values())
+        time.sleep(0.3)
+        raise KeyError
+
+    with pytest.raises(KeyError), crew.quiet():
+        fail()
+    assert eventually(lambda: "T" not in processes(crew.pid).values())
+    assert crew.clock() - before < time.monotonic() - begin - 0.3
+    station.builder.cancel([build])
 
 
 def test_nothing_stays_behind() -> None:
@@ -169,47 +207,40 @@ def test_a_killed_supervisor() -> None:
         assert statuses(measurer) == ["ok"]
 
 
-def start_victim() -> tuple[subprocess.Popen[str], Path, int]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.victim"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    folder, session = process.stdout.readline().split()
-    return process, Path(folder), int(session)
-
-
-def finish(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    code = process.wait(30)
-    process.stdout.close()
-    return code
+@contextmanager
+def victim() -> Iterator[tuple[subprocess.Popen[str], Callable[[], str], Path, int]]:
+    """A process that measures without end; how to read a line of it; its folder and session."""
+    command = [sys.executable, "-m", "tests.faults.victim"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            folder, session = process.stdout.readline().split()
+            yield process, process.stdout.readline, Path(folder), int(session)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
 def test_a_killed_owner(after: int) -> None:
     """At once, or when some candidates have been measured."""
-    process, folder, session = start_victim()
-    assert process.stdout is not None
-    for _ in range(after):
-        assert process.stdout.readline() == "ok\n"
-    process.kill()
-    finish(process)
-    assert gone(folder, session)
+    with victim() as (process, line, folder, session):
+        assert [line() for _ in range(after)] == ["ok\n"] * after
+        process.kill()
+        process.wait(30)
+        assert gone(folder, session)
 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupts(times: int) -> None:
-    process, folder, session = start_victim()
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ok\n"
-    for _ in range(times):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-    assert finish(process) != 0
-    assert gone(folder, session)
+    with victim() as (process, line, folder, session):
+        assert line() == "ok\n"
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        assert process.wait(30) != 0
+        assert gone(folder, session)
 
 
 def test_stale_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,16 +43,16 @@ def measuring(**options: Any) -> Iterator[Measurer]:
         measurer.BUILDER = before
 
 
-def processes(session: int) -> list[int]:
-    """The processes of a session that have not ended."""
-    found = []
+def processes(session: int) -> dict[int, str]:
+    """The processes of a session that have not ended, with their states."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, *numbers = path.read_text().rpartition(")")[2].split()
         except OSError:  # it has just ended
             continue
         if int(numbers[2]) == session and state != "Z":
-            found.append(int(path.parent.name))
+            found[int(path.parent.name)] = state
     return found
 
 

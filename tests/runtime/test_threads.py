@@ -244,3 +244,28 @@ def test_an_arena_that_does_not_fit_is_an_error(build: Build, tmp_path: Path) ->
     plan = Plan(1 << 50, [], [Port("y", (16,))], _probe("tasks").steps)
     with pytest.raises(TvmconvError, match="no memory for 1125899906842624 bytes"):
         load(build(tmp_path / "m.so", plan))
+
+
+_SPREAD = """
+import os, sys
+from tvmconv.runtime.loader import load
+cpus = sorted(os.sched_getaffinity(0))[:2]
+os.sched_setaffinity(0, cpus)
+module = load(sys.argv[1], 2)
+before = {int(t) for t in os.listdir("/proc/self/task")} - {os.getpid()}
+for here, there in (cpus, cpus[::-1]):
+    os.sched_setaffinity(0, {here})
+    os.sched_setaffinity(0, cpus)  # the caller stays where it is for a while
+    module()
+    masks = [os.sched_getaffinity(t) for t in before]
+    print(sum(mask == {there} for mask in masks))
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_a_worker_leaves_the_callers_cpu(build: Build, tmp_path: Path) -> None:
+    """Also where the operating system would let the two share it."""
+    path = build(tmp_path / "m.so", _probe("tasks"))
+    command = [sys.executable, "-c", _SPREAD, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.split() == ["1", "1"]

@@ -47,13 +47,38 @@ static int clamp(int cpus) {
   return cpus < 1 ? 1 : cpus;
 }
 
-int tvmconv_cpus_allowed(void) {
+static void set_affinity(pthread_t thread, unsigned char mask[MASK_BYTES]) {
+  pthread_setaffinity_np(thread, MASK_BYTES, (cpu_set_t *)(void *)mask); /* refused if the mask is empty */
+}
+
+void tvmconv_keep_off(pthread_t thread, int cpu) {
+  _Alignas(long) unsigned char mask[MASK_BYTES];
+  if (!affinity(mask) || cpu >= MASK_BYTES * 8) return;
+  mask[cpu / 8] &= (unsigned char)~(1u << cpu % 8);
+  set_affinity(thread, mask);
+}
+
+void tvmconv_move_to(pthread_t thread, int cpu, int steps) {
+  _Alignas(long) unsigned char mask[MASK_BYTES], one[MASK_BYTES] = {0};
+  if (!affinity(mask)) return;
+  for (long tried = 0; steps > 0 && tried < MASK_BYTES * 8; tried++) {
+    cpu = (cpu + 1) % (MASK_BYTES * 8);
+    steps -= set_has(mask, cpu);
+  }
+  if (steps) return;
+  one[cpu / 8] = (unsigned char)(1u << cpu % 8);
+  set_affinity(thread, one);
+}
+
+int tvmconv_cpus_in_mask(void) {
   _Alignas(long) unsigned char mask[MASK_BYTES];
   if (!affinity(mask)) return 1;
   int count = 0;
   for (long cpu = 0; cpu < MASK_BYTES * 8; cpu++) count += set_has(mask, cpu);
-  return clamp(count);
+  return count;
 }
+
+int tvmconv_cpus_allowed(void) { return clamp(tvmconv_cpus_in_mask()); }
 
 int tvmconv_cpus_physical(void) {
   _Alignas(long) unsigned char mask[MASK_BYTES], leaders[MASK_BYTES] = {0};

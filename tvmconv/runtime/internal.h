@@ -2,6 +2,7 @@
 #ifndef TVMCONV_INTERNAL_H
 #define TVMCONV_INTERNAL_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,9 @@ int tvmconv_fail(int code, const char *format, ...); /* returns code */
 const char *tvmconv_missing_feature(void);
 
 /* cpus.c */
+void tvmconv_keep_off(pthread_t thread, int cpu); /* let a thread run where the caller may, but not on that CPU */
+void tvmconv_move_to(pthread_t thread, int cpu, int steps); /* onto the so many-th that the caller may use after it */
+int tvmconv_cpus_in_mask(void);  /* the affinity mask alone */
 int tvmconv_cpus_allowed(void);  /* affinity mask and cgroup quota; at least 1 */
 int tvmconv_cpus_physical(void); /* of those, one a core */
 

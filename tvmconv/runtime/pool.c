@@ -52,7 +52,9 @@ struct tvmconv_pool {
   char error[TVMCONV_ERROR_BYTES];
   _Alignas(64) int threads;
   int running; /* threads that exist besides the caller */
-  int spin;
+  int spin;  /* there are CPUs enough */
+  int fills; /* there are as many as threads */
+  int avoided; /* the CPU that the workers keep off, -1 for none */
   pid_t owner; /* the process whose threads they are */
   worker *workers;
 };
@@ -156,10 +158,25 @@ static int serial(tvmconv_task task, void *data, int count) {
   return 0;
 }
 
+/* Keep the workers off the caller's CPU; where they need all CPUs, give each its own. An operating system that packs
+ * threads on few CPUs, or takes longer than a launch to balance them, would otherwise let one wait for the other. */
+static void spread(tvmconv_pool *pool) {
+  int cpu = sched_getcpu();
+  if (cpu < 0 || cpu == pool->avoided) return;
+  pool->avoided = cpu;
+  for (int i = 1; i <= pool->running; i++) {
+    if (pool->fills)
+      tvmconv_move_to(pool->workers[i].thread, cpu, i);
+    else
+      tvmconv_keep_off(pool->workers[i].thread, cpu);
+  }
+}
+
 int tvmconv_launch(tvmconv_task task, void *data, int count) {
   worker *self = current;
   if (!self || self->busy || self->pool->threads == 1) return serial(task, data, count);
   tvmconv_pool *pool = self->pool;
+  if (pool->spin) spread(pool);
   publish(pool, task, data, count > 0 ? count : pool->threads);
   run_share(pool, self);
   await_workers(pool);
@@ -216,6 +233,8 @@ tvmconv_pool *tvmconv_pool_new(int threads) {
   memset(pool, 0, sizeof *pool);
   pool->threads = threads;
   pool->spin = threads > 1 && threads <= tvmconv_cpus_allowed();
+  pool->fills = threads == tvmconv_cpus_in_mask();
+  pool->avoided = -1;
   pool->owner = getpid();
   pool->workers = workers;
   for (int i = 0; i < threads; i++) workers[i] = (worker){.pool = pool, .index = i};
@@ -240,6 +259,7 @@ int tvmconv_pool_enter(tvmconv_pool *pool, void **previous) {
     pool->running = 0;
     atomic_store(&pool->sleepers, 0);
     atomic_store(&pool->caller_sleeps, 0);
+    pool->avoided = -1;
     int code = start(pool);
     if (code) return code;
     pool->owner = getpid();

@@ -92,6 +92,7 @@ class Builder:
                 self._path(build, "o").stat()
                 build.trace = json.loads(self._path(build, "trace").read_bytes())
             except (OSError, ValueError):
+                self._crew.errors(job)
                 build.failure = Rejected("build-failed", "the builder ended without an object")
         else:
             build.failure = self._failure(job)

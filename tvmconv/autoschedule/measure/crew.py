@@ -27,6 +27,8 @@ _SUPERVISOR = "from tvmconv.autoschedule.measure.supervisor import main; main()"
 #: Importing TVM takes a second; on a machine that does other things as well, some.
 _START_S, _END_S = 120.0, 10.0
 _DISK_FULL = "No space left on device"
+#: With less space than that left, programs fail that do not say why.
+_LEAST_BYTES = 1 << 20
 
 
 class CrewLost(EnvironmentError_):
@@ -163,13 +165,15 @@ class Crew:
             self._channel.send({"kill": job.number})
 
     def errors(self, job: Job) -> list[str]:
-        """The last lines of what a job wrote to its standard error.
+        """The last lines of what a job that has failed wrote to its standard error.
 
         Raises
         ------
         EnvironmentError_
-            If they say that the disk is full: that is nobody's fault here.
+            If the disk is full: then it is not the job that is at fault.
         """
+        if shutil.disk_usage(self.folder).free < _LEAST_BYTES:
+            raise EnvironmentError_(f"{self.folder}: {_DISK_FULL}")
         try:
             with (self.folder / f"{job.number}.err").open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
@@ -256,9 +260,8 @@ class Crew:
         if not self._pauses or all(job.kind == "runner" for job in self._running.values()):
             yield
             return
+        self._stopped_at, self._is_stopped = time.monotonic(), False
         try:
-            self._stopped_at = time.monotonic()
-            self._is_stopped = False
             self._channel.send({"pause": True})
             self.until(lambda: self._is_stopped)
             yield

@@ -234,8 +234,8 @@ class Runner:
     def _how_it_ended(self, job: Job) -> str:
         if job.code is None:
             return "its process closed the connection"
+        lines = self._crew.errors(job) if job.code else []
         if job.code < 0:
             return f"its process was ended by {signal_name(-job.code)}"
-        lines = self._crew.errors(job) if job.code else []
         told = f": {lines[-1]}" if lines else ""
         return f"its process exited with code {job.code}{told}"[:300]

@@ -17,7 +17,7 @@ from tvmconv.kernel import KernelSpec
 
 #: Candidates in one library, at most.
 _BATCH = 16
-_DISTURBED = "other programs took CPU time while it was timed"
+_DISTURBED = "its threads had to wait for a CPU while it was timed"
 
 
 @dataclass
