@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tvmconv import accuracy, ops
 from tvmconv.accuracy import Trial
+from tvmconv.autoschedule.measure.buffers import arguments, own_region, unpack
 from tvmconv.autoschedule.space import Candidate
 from tvmconv.graph.layout import window_halo
 from tvmconv.host import CPUINFO, parse_cpuinfo
@@ -58,51 +59,6 @@ def runnable_targets() -> list[Target]:
 # --- buffers
 
 
-def pack(array: Array, layout: Layout, halo: float, poison: float) -> Array:
-    """A whole buffer: the tensor in its place, the halo around it, poison everywhere else."""
-    buffer = np.full(layout.buffer_shape, poison, layout.dtype)
-    if len(layout.shape) < 2:
-        buffer[...] = array
-        return buffer
-    slots = slice(layout.first, layout.first + layout.own_slots)
-    buffer[:, slots] = halo
-    inside = tuple(
-        slice(low, low + size) for low, size in zip(layout.lows, layout.shape[2:], strict=True)
-    )
-    if layout.block == 1:
-        buffer[(slice(None), slots, *inside)] = array
-        return buffer
-    n, channels, *spatial = layout.shape
-    wide = np.full((n, layout.own_slots * layout.block, *spatial), poison, layout.dtype)
-    wide[:, :channels] = array
-    split = wide.reshape(n, layout.own_slots, layout.block, *spatial)
-    buffer[(slice(None), slots, *inside)] = np.moveaxis(split, 2, -1)
-    return buffer
-
-
-def unpack(buffer: Array, layout: Layout) -> Array:
-    """The tensor in a buffer."""
-    if len(layout.shape) < 2:
-        return buffer
-    own = own_region(buffer, layout)
-    if layout.block == 1:
-        return own
-    n, channels, *spatial = layout.shape
-    joined = np.moveaxis(own, -1, 2).reshape(n, layout.own_slots * layout.block, *spatial)
-    return joined[:, :channels]
-
-
-def own_region(buffer: Array, layout: Layout) -> Array:
-    """The part of a buffer that belongs to a tensor, as the buffer has it; a view."""
-    if len(layout.shape) < 2:
-        return buffer
-    slots = slice(layout.first, layout.first + layout.own_slots)
-    inside = (
-        slice(low, low + size) for low, size in zip(layout.lows, layout.shape[2:], strict=True)
-    )
-    return buffer[(slice(None), slots, *inside)]
-
-
 def sliced(layout: Layout, before: int = 1, after: int = 1) -> Layout:
     """The same tensor as a slice of a larger buffer."""
     return replace(layout, slots=before + layout.own_slots + after, first=before)
@@ -130,14 +86,8 @@ class Kernel:
 
     def arguments(self) -> list[Array]:
         """The buffers in the order of the kernel's arguments; the last is for the output."""
-        poison = np.inf if "max" in self.spec.op else np.nan  # maxima do not see NaN
-        reads_halo = "problem" in self.spec.attrs and "edges" not in self.spec.attrs
-        halos = [0.0 if reads_halo and k == 0 else poison for k in range(len(self.data))]
-        first, *rest = map(pack, self.data, self.spec.inputs, halos, [poison] * len(self.data))
-        pack_constants = ops.get(self.spec.op).pack
-        packed = [] if pack_constants is None else pack_constants(self.spec, self.constants)
         output = np.full(self.spec.output.buffer_shape, np.nan, self.spec.output.dtype)
-        return [first, *packed, *rest, output]
+        return [*arguments(self.spec, self.data, self.constants), output]
 
 
 def problem_spec(

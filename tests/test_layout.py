@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.kernels import Kernel, own_region, pack, run, sliced, unpack
+from tests.kernels import Kernel, run, sliced
+from tvmconv.autoschedule.measure.buffers import own_region, pack, unpack
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
 from tvmconv.ops import Array

@@ -29,6 +29,10 @@ BUILDER = "tvmconv.autoschedule.measure.build"
 _AHEAD = 8
 
 
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 class Measurer:
     """Builds, verifies and times candidates of one target on this machine.
 
@@ -47,8 +51,9 @@ class Measurer:
         For cold weights: how many bytes of them lie between two uses of the same ones.
     build_timeout_s, run_timeout_s : float
         How long a build may take; and a check, or one block of timed calls.
-    memory_bytes : int
-        Address space of a builder, and of the process in which candidates run.
+    memory_bytes : int, optional
+        Address space of a builder, and of the process in which candidates run; half of the
+        machine's memory if left out.
     """
 
     def __init__(
@@ -60,9 +65,10 @@ class Measurer:
         cold_bytes: int = 0,
         build_timeout_s: float = 30.0,
         run_timeout_s: float = 10.0,
-        memory_bytes: int = 4 << 30,
+        memory_bytes: int | None = None,
     ) -> None:
-        self._target, self._jobs, self._memory_bytes = target, jobs, memory_bytes
+        self._target, self._jobs = target, jobs
+        self._memory_bytes = memory_bytes or _half_of_memory()
         self._cold_bytes = cold_bytes if cache == "cold" else 0
         self._build_timeout_s, self._run_timeout_s = build_timeout_s, run_timeout_s
         self._current: Station | None = None

@@ -13,7 +13,7 @@ from tvmconv.kernel import KernelSpec
 
 _LIMIT_S = 600.0
 #: Bytes of arrays that are kept on the disk; what has not been used for longest is made again.
-_KEPT_BYTES = 2 << 30
+_KEPT_BYTES = 1 << 29
 
 
 class References:
