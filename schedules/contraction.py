@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 from tvmconv.autoschedule.space import Candidate
 from tvmconv.target import Target
@@ -22,6 +23,8 @@ from . import costs
 from .primitives import Extents, Tile, balance, tiles
 
 _MAX_SLOTS, _MAX_PIXELS = 8, 32
+#: Cycles for each register of sums to add a part of a sum to the others.
+_PART_CYCLES = 1.5
 
 
 def candidates(dims: Extents, target: Target) -> list[Candidate]:
@@ -73,6 +76,9 @@ def _orders(dims: Extents, sizes: tuple[int, ...]) -> Iterator[Tile]:
     space = tuple(range(2, rank))
     for order in dict.fromkeys([(1, 0, *space), (0, 1, *space), (0, *space[:-1], 1, *space[-1:])]):
         yield Tile(sizes, order, rank - 1 if rank > 2 else rank)
+    whole = all(dims.outer[axis] % sizes[axis] == 0 for axis in space)
+    if dims.parts > 1 and whole and space:
+        yield Tile(sizes, (1, 0, *space), 2, len(space))
 
 
 def cycles(dims: Extents, tile: Tile, target: Target) -> float:
@@ -84,9 +90,11 @@ def cycles(dims: Extents, tile: Tile, target: Target) -> float:
     inputs = pixels if dims.shared else pixels * slots
     counts = tiles(dims.outer, tile.sizes)
     step = costs.step_cycles(sums, inputs + slots * vectors, target)
+    useful = useful_taps(dims, tile)
     trips = dims.taps / dims.reduce[-1]
-    compute = dims.taps * step + sums * costs.SUM_CYCLES + trips * costs.TRIP_CYCLES
-    memory = _memory_cycles(dims, tile, counts, target)
+    compute = useful * (dims.taps * step + trips * costs.TRIP_CYCLES)
+    compute += sums * (costs.SUM_CYCLES + (dims.parts - 1) * _PART_CYCLES)
+    memory = (_swept_cycles if tile.swept else _memory_cycles)(dims, tile, counts, target)
     total = costs.overlapped(compute + costs.TILE_CYCLES, memory) * math.prod(counts)
     if not tile.fused or math.prod(counts) == 1:
         return total
@@ -96,11 +104,34 @@ def cycles(dims: Extents, tile: Tile, target: Target) -> float:
     return total / threads * balance(units, threads) + launch
 
 
+def useful_taps(dims: Extents, tile: Tile) -> float:
+    """Share of the taps at which a tile reads more than padding, over all tiles."""
+    share, rank = 1.0, len(dims.window) // 4
+    for axis in range(rank):
+        stride, dilation, low, size = dims.window[4 * axis : 4 * axis + 4]
+        taps = dims.reduce[axis - 1 - rank]
+        share *= _useful_share(
+            dims.outer[2 + axis], tile.sizes[2 + axis], taps, stride, dilation, low, size
+        )
+    return share
+
+
+@cache
+def _useful_share(
+    extent: int, tile: int, taps: int, stride: int, dilation: int, low: int, size: int
+) -> float:
+    """Share of the pairs of a tile and a tap along one axis that do not lie in the padding."""
+    starts = [min(start, extent - tile) for start in range(0, extent, tile)]
+    firsts = [start * stride + tap * dilation - low for start in starts for tap in range(taps)]
+    useful = sum(-(tile - 1) * stride <= first < size for first in firsts)
+    return useful / len(firsts)
+
+
 def _memory_cycles(dims: Extents, tile: Tile, counts: list[int], target: Target) -> float:
     """Cycles in which one tile's weights and inputs come from where they lie."""
     slots = tile.sizes[1]
     pixels = math.prod(tile.sizes) // slots
-    weight_bytes = dims.taps * slots * dims.lanes * costs.BYTES
+    weight_bytes = useful_taps(dims, tile) * dims.taps * slots * dims.lanes * costs.BYTES
     input_bytes = dims.channels * pixels * costs.BYTES
     inner = tile.order[tile.order.index(1) + 1 :]
     reuse = math.prod(counts[axis] for axis in inner)
@@ -113,3 +144,21 @@ def _memory_cycles(dims: Extents, tile: Tile, counts: list[int], target: Target)
     swept = input_bytes * reuse
     inputs = input_bytes / target.caches.bytes_per_cycle(swept + weight_bytes)
     return weights + inputs
+
+
+def _swept_cycles(dims: Extents, tile: Tile, counts: list[int], target: Target) -> float:
+    """As :func:`_memory_cycles`, where all tiles of the space use one part of the weights in turn.
+
+    The part's weights, its share of the input and the sums so far stay close.
+    """
+    slots = tile.sizes[1]
+    pixels = math.prod(tile.sizes) // slots
+    swept = math.prod(counts[axis] for axis in tile.order[-tile.swept :])
+    weight_bytes = dims.taps * slots * dims.lanes * costs.BYTES
+    input_bytes = dims.channels * pixels * costs.BYTES
+    sum_bytes = pixels * slots * dims.lanes * costs.BYTES
+    part = (weight_bytes + input_bytes * swept) / dims.parts + sum_bytes * swept
+    near = target.caches.bytes_per_cycle(part)
+    far = target.caches.bytes_per_cycle(weight_bytes * counts[1] + input_bytes * swept * counts[0])
+    used = useful_taps(dims, tile) * weight_bytes + input_bytes + 2 * dims.parts * sum_bytes
+    return used / near + (weight_bytes / swept + input_bytes) / far

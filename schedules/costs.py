@@ -32,7 +32,7 @@ def room(weights: int, target: Target) -> int:
     return found + (target.vector.embedded_broadcast and weights == 1)
 
 
-def step_cycles(sums: int, loads: int, target: Target) -> float:
+def step_cycles(sums: int, loads: float, target: Target) -> float:
     """Cycles of one step of a reduction: so many multiply-adds and loads, a chain of sums each."""
     core = target.vector
     return max(

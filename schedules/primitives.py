@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmconv._tvm import TVMObject
-from tvmconv.kernel import KIND
+from tvmconv.kernel import KIND, WINDOW
 
 _REDUCE = 2
 #: Kinds of reductions whose sums a tile keeps in registers.
-_TILED = ("product", "contraction", "grouped", "window")
+_TILED = ("product", "contraction", "grouped", "planes", "window")
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,18 @@ class Extents:
         Reduction axes, outermost first.
     shared : bool
         Whether one input element serves every slot of a tile.
+    parts : int
+        Chains of additions of one sum.
+    window : tuple of int
+        The attribute ``WINDOW`` of the reduction; empty if it reads no padding.
     """
 
     outer: tuple[int, ...]
     lanes: int
     reduce: tuple[int, ...]
     shared: bool
+    parts: int = 1
+    window: tuple[int, ...] = ()
 
     @property
     def taps(self) -> int:
@@ -95,7 +101,16 @@ def extents(sch: TVMObject, blocks: Blocks) -> Extents:
     """Read the extents off a kernel that has not been scheduled."""
     out = [int(sch.get(loop).extent) for loop in sch.get_loops(blocks.output)] or [1]
     reduce = reductions(sch, blocks.total, blocks.work)
-    return Extents(tuple(out[:-1]), out[-1], tuple(reduce), blocks.kind != "grouped")
+    parts = reduce[0] if blocks.total is not None else 1
+    window = sch.get(blocks.work).annotations.get(WINDOW, ())
+    return Extents(
+        tuple(out[:-1]),
+        out[-1],
+        tuple(reduce),
+        blocks.kind != "grouped",
+        parts,
+        tuple(int(number) for number in window),
+    )
 
 
 def reductions(sch: TVMObject, *blocks: TVMObject | None) -> list[int]:
@@ -121,24 +136,28 @@ class Tile:
         Output axes from the outermost tile loop to the innermost.
     fused : int
         How many of the outer tile loops are fused and shared among the threads; 0 is serial.
+    swept : int
+        How many of the inner tile loops stand inside the loop over the parts of a sum, so that they
+        sweep over the output with each part's weights; the tiles divide their axes.
     """
 
     sizes: tuple[int, ...]
     order: tuple[int, ...]
     fused: int
+    swept: int = 0
 
     def knobs(self) -> tuple[tuple[str, int], ...]:
         """The tile as a point of a design space; :meth:`of` makes it again."""
         sizes = [(f"size{axis}", size) for axis, size in enumerate(self.sizes)]
         order = [(f"order{place}", axis) for place, axis in enumerate(self.order)]
-        return (*sizes, *order, ("fused", self.fused))
+        return (*sizes, *order, ("fused", self.fused), ("swept", self.swept))
 
     @classmethod
     def of(cls, knobs: Sequence[tuple[str, int]]) -> Tile:
         """The tile with these knobs."""
-        values = [value for _, value in knobs]
-        rank = len(values) // 2
-        return cls(tuple(values[:rank]), tuple(values[rank:-1]), values[-1])
+        *both, fused, swept = (value for _, value in knobs)
+        rank = len(both) // 2
+        return cls(tuple(both[:rank]), tuple(both[rank:]), fused, swept)
 
 
 def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bool) -> None:
@@ -168,8 +187,28 @@ def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bo
         sch.parallel(shared)
         outer = [shared, *outer[tile.fused :]]
     order = [0, *range(2, len(axes)), 1, len(axes)]
-    sum_at(sch, blocks.work, blocks.total, outer[-1], order, unroll_window)
+    if tile.swept:
+        _sweep(sch, blocks, outer[-1 - tile.swept], tile, order)
+    else:
+        sum_at(sch, blocks.work, blocks.total, outer[-1], order, unroll_window)
     unroll_tile(sch, sch.get_loops(blocks.output)[-len(order) :])
+
+
+def _sweep(
+    sch: TVMObject, blocks: Blocks, place: TVMObject, tile: Tile, order: Sequence[int]
+) -> None:
+    """Add one part of all sums after the other, at a loop outside those that are swept."""
+    sch.compute_at(blocks.total, place, preserve_unit_loops=True)
+    *axes, lane, part = sch.get_loops(blocks.total)[-len(order) - 1 :]
+    pairs = [sch.split(axis, [None, size]) for axis, size in zip(axes, tile.sizes, strict=True)]
+    inner = [*(pair[1] for pair in pairs), lane]
+    ordered = [inner[k] for k in order]
+    sch.reorder(part, *(pairs[k][0] for k in tile.order), *ordered)
+    innermost = pairs[tile.order[-1]][0]
+    unroll_tile(sch, ordered)
+    init = sch.decompose_reduction(blocks.total, part)
+    sch.vectorize(sch.get_loops(init)[-1])
+    _sum_at(sch, blocks.work, innermost, order, False)
 
 
 def sum_at(

@@ -8,7 +8,7 @@ from tvmconv._tvm import TVMObject, s_tir
 from tvmconv.autoschedule.space import Candidate, DesignSpace, register
 from tvmconv.target import Target
 
-from . import contraction, costs, windows, winograd
+from . import contraction, costs, planes, rows, windows, winograd
 from .primitives import Tile, extents, find_blocks, schedule_map, stage_nearby, tile_reduction
 
 #: Taps of a window up to which its loops are unrolled.
@@ -30,6 +30,10 @@ def candidates(func: TVMObject, target: Target) -> list[Candidate]:
         found = winograd.candidates(winograd.sizes(sch, winograd.find_stages(sch)), target)
     elif blocks.kind in ("contraction", "grouped"):
         found = contraction.candidates(extents(sch, blocks), target)
+    elif blocks.kind == "planes":
+        found = planes.candidates(planes.sizes(sch, blocks), target)
+    elif rows.kind_of(sch, blocks):
+        found = rows.candidates(sch, blocks, target)
     elif blocks.kind == "window":
         found = windows.candidates(extents(sch, blocks), target)
     else:
@@ -46,6 +50,10 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
         winograd.schedule_winograd(sch, winograd.find_stages(sch), grouping)
     elif blocks.kind in ("contraction", "grouped"):
         tile_reduction(sch, blocks, Tile.of(candidate.knobs), False)
+    elif blocks.kind == "planes":
+        planes.schedule_planes(sch, blocks, planes.PlaneTile.of(candidate.knobs))
+    elif rows.kind_of(sch, blocks):
+        rows.schedule(sch, blocks, target, candidate)
     elif blocks.kind == "window":
         unrolled = math.prod(extents(sch, blocks).reduce) <= _UNROLLED_TAPS
         tile_reduction(sch, blocks, Tile.of(candidate.knobs), unrolled)

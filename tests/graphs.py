@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from tvmconv import ops
 from tvmconv.errors import InputError
 from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.kernel import KernelSpec
 from tvmconv.problem import Problem
 
 Array = npt.NDArray[Any]
@@ -342,3 +345,23 @@ def feeds(graph: Graph, seed: int = 0) -> dict[str, Array]:
     """Random inputs of a graph."""
     rng = np.random.default_rng(seed)
     return {v.name: rng.standard_normal(v.shape).astype(np.float32) for v in graph.inputs}
+
+
+@dataclass
+class Dice:
+    """Choices by the dice for the graph passes, the same to the same question."""
+
+    seed: int
+    conversions: float = 1.0
+
+    def _roll(self, question: object) -> float:
+        return random.Random(f"{self.seed} {question}").randint(1, 99) * 1e-6
+
+    def forms(self, blocks: KernelSpec, planes: KernelSpec) -> tuple[float, float]:
+        return self._roll(blocks.text), self._roll(planes.text)
+
+    def conversion(self, nbytes: int) -> float:
+        return self.conversions * self._roll(nbytes)
+
+    def algorithm(self, spec: KernelSpec) -> str:
+        return "direct"

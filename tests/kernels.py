@@ -99,15 +99,19 @@ def problem_spec(
     Parameters
     ----------
     block, in_block : int
-        Channel blocks of the output and, for operators that take either, of the input.
+        Channel blocks of the output and, for operators that take either, of the input. A kernel on
+        planes (``block`` 1) takes plain tensors and no halo.
     zero_padding : bool
         Whether zeros pad a maximum, because the input is known to have nothing negative.
     """
-    if in_block is None or ops.get(problem.op).layout != "any":
+    if block == 1:
+        in_block = 1
+    elif in_block is None or ops.get(problem.op).layout != "any":
         in_block = block if ops.get(problem.op).layout != "any" or problem.ci >= block else 1
     x = Layout(problem.input_shape, in_block)
     attrs: dict[str, Any] = {"problem": problem.text, "program": list(program)}
-    if problem.op == "max_pool" and any(map(any, window_halo(attrs))) and not zero_padding:
+    tests_edges = problem.op == "max_pool" and any(map(any, window_halo(attrs)))
+    if (tests_edges and not zero_padding) or (block == 1 and problem.rank):
         attrs["edges"] = "test"
     else:
         x = x.with_halo(*window_halo(attrs))

@@ -77,7 +77,8 @@ class _Machine:
                 self.plain(step.destination)[...] = channels.reshape(step.destination.shape)
             else:
                 assert isinstance(step, CopyStep)
-                self.plain(step.destination)[...] = self.plain(step.source)
+                shape = step.destination.shape
+                self.plain(step.destination)[...] = self.plain(step.source).reshape(shape)
         assert next(self.nodes, None) is None
         return [
             self.memory["output", k].view(port.dtype).reshape(port.shape).copy()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tvmconv
-from tests.graphs import feeds, random_graph
+from tests.graphs import Dice, feeds, random_graph
 from tests.simulate import simulate
 from tvmconv.graph.evaluate import evaluate
 from tvmconv.graph.ir import Graph
@@ -32,7 +32,8 @@ def test_simulated(tens: int, block: int) -> None:
     for seed in range(10 * tens, 10 * tens + 10):
         graph = random_graph(seed, 12)
         inputs = feeds(graph)
-        compare(graph, simulate(Placed.of(from_relax(optimized(graph, block))), inputs), inputs)
+        module = optimized(graph, block, Dice(seed))
+        compare(graph, simulate(Placed.of(from_relax(module)), inputs), inputs)
 
 
 @pytest.mark.parametrize("seed", range(8))

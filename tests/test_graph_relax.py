@@ -17,7 +17,7 @@ from tvmconv.frontend import load
 from tvmconv.graph.evaluate import evaluate
 from tvmconv.graph.fuse import fuse
 from tvmconv.graph.ir import Graph, Node, Value
-from tvmconv.graph.layout import Placed, assign_channel_blocks, assign_halos, place
+from tvmconv.graph.layout import Placed, assign_forms, assign_halos, place
 from tvmconv.graph.pipeline import fusion_passes, graph_pass, optimized
 from tvmconv.graph.relax import from_relax, operator, script, to_relax
 from tvmconv.models import light_path
@@ -192,7 +192,7 @@ def test_instruments_see_every_pass_and_a_well_formed_module() -> None:
         optimized(load(light_path("light_squeezenet")), 16)
     assert recorder.names == [
         "FoldShuffles", "AsPrograms", "SinkReshapes", "DenseOnMaps", "SinkReshapes",
-        "FuseElementwise", "DeadCodeElimination", "AssignBlocks", "ChooseAlgorithms", "AssignHalos",
+        "FuseElementwise", "DeadCodeElimination", "AssignForms", "ChooseAlgorithms", "AssignHalos",
         "ShareConcatenations", "ShareViews", "tvmconv",
     ]  # fmt: skip
 
@@ -226,7 +226,7 @@ def test_dead_nodes_go_but_inputs_stay() -> None:
 def test_a_module_without_layouts_cannot_be_lowered() -> None:
     with pytest.raises(ValueError, match=r"the conv \(conv\) has no layout"):
         Placed.of(conv_relu())
-    assert Placed.of(assign_halos(assign_channel_blocks(fuse(conv_relu()), 16))).graph.nodes
+    assert Placed.of(assign_halos(assign_forms(fuse(conv_relu()), 16))).graph.nodes
 
 
 def test_weights_pass_by_reference() -> None:

@@ -1,4 +1,4 @@
-"""The two rewrites of TensorIR: writing into part of a buffer, and tails that overlap."""
+"""The rewrites of TensorIR: writing into part of a buffer, tails that overlap, skipped padding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tvmconv._tvm import s_tir, te, tvm
-from tvmconv.codegen.tir import overlap_tails, retarget_output
+from tvmconv.codegen.tir import overlap_tails, retarget_output, skip_padding
+from tvmconv.kernel import WINDOW
 from tvmconv.ops import Array
 
 
@@ -176,3 +177,105 @@ def test_a_sum_that_starts_outside_its_tiles_is_refused() -> None:
     sch.split(lane, [None, 3])
     with pytest.raises(ValueError, match="cannot overlap the tails of the sum y"):
         overlap_tails(sch.mod["main"])
+
+
+# --- skip_padding
+
+CHANNELS, LANES = 2, 4
+#: Extent, taps, stride, dilation, padding before and after.
+WINDOWS = [
+    (9, 3, 1, 1, 1, 1),
+    (7, 3, 1, 4, 4, 4),
+    (10, 3, 2, 3, 3, 2),
+    (6, 5, 1, 1, 0, 4),
+    (3, 4, 1, 2, 6, 0),
+    (1, 3, 1, 1, 1, 1),
+    (4, 3, 3, 2, 7, 9),
+]
+
+
+def outputs(window: tuple[int, ...]) -> int:
+    extent, taps, stride, dilation, low, high = window
+    return (low + extent + high - (taps - 1) * dilation - 1) // stride + 1
+
+
+def windowed(window: tuple[int, ...], size: int, startless: bool = False) -> Any:
+    """Sums over windows and channels, a tile of ``size`` outputs inside the loops of the sum."""
+    extent, taps, stride, dilation, low, high = window
+    x = te.placeholder((low + extent + high, CHANNELS), name="x")
+    weight = te.placeholder((taps, CHANNELS, LANES), name="weight")
+    k, c = te.reduce_axis((0, taps), "k"), te.reduce_axis((0, CHANNELS), "c")
+    y = te.compute(
+        (outputs(window), LANES),
+        lambda i, lane: te.sum(x[i * stride + k * dilation, c] * weight[k, c, lane], axis=[k, c]),
+        name="y",
+        attrs={WINDOW: [stride, dilation, low, extent]},
+    )
+    sch = s_tir.Schedule(te.create_prim_func([x, weight, y]))
+    block = sch.get_sblock("y")
+    position, lane, tap, channel = sch.get_loops(block)
+    tile, inner = sch.split(position, [None, size])
+    sch.reorder(tile, tap, channel, inner, lane)
+    if not startless:
+        sch.decompose_reduction(block, tap)
+    return overlap_tails(sch.mod["main"])
+
+
+def tiles_of(window: tuple[int, ...]) -> list[int]:
+    return sorted({min(size, outputs(window)) for size in (1, 2, 3, 5, 100)})
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_exactly_the_taps_in_the_padding_are_skipped(window: tuple[int, ...]) -> None:
+    """With 1 in the padding and 0 elsewhere, a sum counts the padding that was read for it."""
+    extent, taps, stride, dilation, low, _ = window
+    data = np.ones((sum(window[-2:]) + extent, CHANNELS), np.float32)
+    data[low : low + extent] = 0
+    ones = np.ones((taps, CHANNELS, LANES), np.float32)
+    count = outputs(window)
+    for size in tiles_of(window):
+        got = call(skip_padding(windowed(window, size)), data, ones)
+        expected = np.zeros(count)
+        for start in range(0, count, size):
+            first = min(start, count - size)
+            for tap in range(taps):
+                at = np.arange(first, first + size) * stride + tap * dilation - low
+                skipped = at[-1] < 0 or at[0] >= extent
+                read = np.where(skipped, 0, (at < 0) | (at >= extent))
+                expected[first : first + size] = read + (tap > 0) * expected[first : first + size]
+        np.testing.assert_array_equal(got, CHANNELS * expected[:, None].repeat(LANES, 1))
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_the_sums_stay_right(window: tuple[int, ...]) -> None:
+    extent, taps, *_, low, _ = window
+    data = np.zeros((sum(window[-2:]) + extent, CHANNELS), np.float32)
+    data[low : low + extent] = ramp(extent, CHANNELS) + 1
+    weight = ramp(taps, CHANNELS, LANES)
+    for size in tiles_of(window):
+        func = windowed(window, size)
+        np.testing.assert_array_equal(
+            call(skip_padding(func), data, weight), call(func, data, weight)
+        )
+
+
+@pytest.mark.parametrize(
+    ("window", "size", "conditions"),
+    [
+        ((9, 3, 1, 1, 0, 0), 1, 0),
+        ((9, 3, 1, 1, 1, 1), 3, 0),
+        ((9, 3, 1, 1, 1, 0), 1, 1),
+        ((9, 3, 1, 1, 1, 1), 1, 2),
+    ],
+)
+def test_conditions_only_where_a_tile_can_skip(
+    window: tuple[int, ...], size: int, conditions: int
+) -> None:
+    text = skip_padding(windowed(window, size)).script()
+    assert text.count("if ") == (conditions > 0)
+    assert text.count(">= 0") + text.count("0 <=") + text.count(" < 9") == conditions, text
+
+
+def test_a_sum_that_starts_inside_its_taps_is_left_alone() -> None:
+    func = windowed((7, 3, 1, 4, 4, 4), 1, startless=True)
+    assert "if " not in skip_padding(func).script()

@@ -239,11 +239,12 @@ def test_the_target_key_has_what_decides_code_and_time() -> None:
     for same in (
         replace(TARGET, aliases=(), description="other", match=None, frequency_ghz=1.0),
         replace(TARGET, name="other"),
+        replace(TARGET, llvm=replace(llvm, features=(*llvm.features, "-pku", "-rdseed"))),
     ):
         assert target_key(same) == target_key(TARGET)
     for other in (
         replace(TARGET, cores=2),
-        replace(TARGET, llvm=replace(llvm, features=("-pku",))),
+        replace(TARGET, llvm=replace(llvm, features=("-avx2",))),
         replace(TARGET, llvm=replace(llvm, opt_level=2)),
         replace(TARGET, llvm=replace(llvm, cpu="znver2")),
     ):

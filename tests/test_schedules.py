@@ -35,7 +35,7 @@ SMALL = [
     "conv2d:1x16x1x1:80x1x1",
     "conv2d:3x7x1x1:33x1x1:bias=true",
     "conv2d:1x2304x1x2:16x1x1",
-    "conv2d:1x260x2x2:17x3x3:padding=1",
+    "conv2d:3x260x2x2:17x3x3:padding=1",
     "conv2d:2x8x2x2:16x2x2:padding=0,1:activation=silu",
     "conv1d:1x8x11:16x3:padding=1",
     "conv1d:2x4x9:16x3:stride=2",
@@ -64,6 +64,7 @@ LAYERS = [
     "conv1d:1x64x1000:64x9:padding=16:dilation=4",
     "dense:1x2048:1000",
 ]
+ATROUS = "conv2d:1x2048x28x28:256x3x3:padding=12:dilation=12"
 
 
 def candidates_of(spec: KernelSpec, target: Target) -> list[Candidate]:
@@ -110,6 +111,9 @@ def test_every_schedule_is_right(text: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("conv2d:1x16x2x13:24x3x3:padding=1:bias=true", "winograd6"),
         ("conv1d:2x16x13:48x3:padding=1:activation=relu6", "winograd4"),
         ("conv1d:1x24x11:16x3", "winograd2"),
+        ("conv2d:1x16x7x5:16x3x3:padding=2:dilation=2", "winograd2"),
+        ("conv2d:1x16x3x9:32x1x3:padding=0,1", "winograd4"),
+        ("conv3d:1x32x2x5x4:32x3x3x3:padding=1", "winograd2"),
     ],
 )
 def test_every_schedule_on_transformed_tiles_is_right(text: str, algorithm: str) -> None:
@@ -164,6 +168,39 @@ def test_tiles_fit_the_registers(text: str) -> None:
             used += not target.vector.embedded_broadcast
             assert used <= target.vector.registers
             assert all(s <= extent for s, extent in zip(tile.sizes, dims.outer, strict=True))
+
+
+def test_the_model_counts_the_taps_in_the_padding() -> None:
+    """Atrous convolution of a map of 28 with padding 12: of 3 taps two reach beyond an edge."""
+    dims = dims_of(ATROUS)
+    for width, share in ((28, 1.0), (14, 1.0), (7, 10 / 12), (4, 15 / 21), (1, 60 / 84)):
+        tile = Tile((1, 1, 1, width), (1, 0, 2, 3), 3)
+        assert contraction.useful_taps(dims, tile) == pytest.approx(60 / 84 * share)
+    assert contraction.useful_taps(dims_of(LAYERS[1]), tile) == 1
+
+
+@pytest.mark.parametrize("text", LAYERS)
+def test_few_padded_taps_change_no_predicted_time_by_much(text: str) -> None:
+    dims = dims_of(text)
+    tile = best_tile(dims, host())
+    without = replace(dims, window=())
+    cycles = contraction.cycles(dims, tile, host()), contraction.cycles(without, tile, host())
+    assert 0.75 * cycles[1] <= cycles[0] <= cycles[1]
+
+
+def test_long_sums_sweep_over_the_output_with_a_part_of_the_weights() -> None:
+    """The weights of one slot, 1.2 MB, fit no second cache level."""
+    target = targets()["znver5"]
+    dims = dims_of(ATROUS)
+    assert dims.parts > 1
+    assert best_tile(dims, target).swept == 2
+    swept = [tile for tile in tiles_of(dims, target) if tile.swept]
+    assert all(tile.order[-2:] == (2, 3) and not 28 % tile.sizes[3] for tile in swept)
+    assert not [tile for tile in tiles_of(dims_of(LAYERS[1]), target) if tile.swept]
+
+
+def tiles_of(dims: Any, target: Target) -> list[Tile]:
+    return [Tile.of(candidate.knobs) for candidate in contraction.candidates(dims, target)]
 
 
 def best_tile(dims: Any, target: Target) -> Tile:

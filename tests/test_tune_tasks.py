@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -11,10 +12,13 @@ from tests.onnx_models import net, normal
 from tests.tune_fakes import TARGET
 from tvmconv.autoschedule.tasks import cold_bytes, describe, extract
 from tvmconv.autoschedule.tuner import Tools
+from tvmconv.autoschedule.workload import canonical
 from tvmconv.errors import InputError
+from tvmconv.frontend import load
 from tvmconv.layers import Layer
+from tvmconv.problem import Problem
 
-PROBLEM = "conv2d:1x16x8x8:16x3x3:padding=1"
+PROBLEM = "conv2d:1x32x7x7:32x3x3:padding=1"
 
 
 def model() -> onnx.ModelProto:
@@ -23,8 +27,8 @@ def model() -> onnx.ModelProto:
         "a = Conv<pads=[1,1,1,1]>(x, w); b = Relu(a); c = Conv<pads=[1,1,1,1]>(b, v); d = Relu(c);"
         "e = Conv(d, u); y = Add(e, d);"
     )
-    weights = {"w": normal(16, 16, 3, 3), "v": normal(16, 16, 3, 3, seed=1)}
-    return net(body, x="1,16,8,8", u=normal(16, 16, 1, 1), **weights)
+    weights = {"w": normal(32, 32, 3, 3), "v": normal(32, 32, 3, 3, seed=1)}
+    return net(body, x="1,32,7,7", u=normal(32, 32, 1, 1), **weights)
 
 
 def test_a_network_of_kernels(tmp_path: Path) -> None:
@@ -35,15 +39,15 @@ def test_a_network_of_kernels(tmp_path: Path) -> None:
     counts = {task.name: task.count for task in tasks}
     assert counts == {
         f"{PROBLEM}+relu": 2,
-        "conv2d:1x16x8x8:16x1x1+add": 1,
+        "conv2d:1x32x7x7:32x1x1+add": 1,
     }
     assert {task.cache for task in tasks} == {"cold"}
     three = tasks[0]
     assert [describe(spec) for spec in three.specs[1:]] == [
-        f"conv2d:1x16x8x8:16x3x3:padding=1:algorithm={name}+relu"
+        f"conv2d:1x32x7x7:32x3x3:padding=1:algorithm={name}+relu"
         for name in ("winograd2", "winograd4")  # the third is too coarse for a network
     ]
-    assert three.macs == 8 * 8 * 16 * 16 * 9
+    assert three.macs == 7 * 7 * 32 * 32 * 9
 
 
 def test_equal_workloads_of_several_sources_are_one_task() -> None:
@@ -69,18 +73,21 @@ def test_cold_bytes_come_in_few_sizes() -> None:
     assert sizes == [0, last // 4, last, 2 * last, 2 * last]
 
 
-def test_spaces_begin_with_what_is_compiled_untuned() -> None:
-    from tvmconv.autoschedule.choose import Chooser
+@pytest.mark.parametrize("problem", [PROBLEM, "conv2d:1x256x56x56:256x3x3:padding=1"])
+def test_spaces_begin_with_what_is_compiled_untuned(problem: str) -> None:
+    from tvmconv.compiler import lower_graph
 
     tools = Tools(TARGET, jobs=1)
-    tasks, _ = tools.extract([PROBLEM], None)
+    tasks, _ = tools.extract([problem, problem], None)
     state = tools.state(tasks[0], patience=10)
-    chosen = Chooser(TARGET).algorithm(tasks[0].specs[0])
-    assert state.untuned.arm.algorithm == chosen
+    shapes = Problem.parse(problem).inputs
+    weights = {"weight": np.ones(shapes["weight"], np.float32)}
+    (kernel,) = lower_graph(load(problem, params=weights), TARGET).kernels.values()
+    assert state.untuned.arm.spec == canonical(kernel)
     assert state.untuned.row == 0
     cycles = [candidate.cycles for candidate in state.untuned.arm.space.candidates]
     assert cycles == sorted(cycles)
-    assert len(state.arms) == 4
+    assert len(state.arms) == 5  # direct, three times Winograd, on planes
     assert state.predicted_us > 0
     assert not state.fixed
     assert tools.space(tasks[0].specs[0]) is tools.space(tasks[0].specs[0])

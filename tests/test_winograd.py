@@ -26,6 +26,16 @@ PROBLEMS = [
     "conv2d:1x16x1x1:16x3x3:padding=1",
     "conv2d:3x512x5x3:32x3x3:padding=1:bias=true",
     "conv1d:2x48x29:33x3:padding=1:bias=true:activation=relu6",
+    "conv1d:1x16x23:16x3:padding=3:dilation=3",
+    "conv2d:1x16x11x9:24x3x3:padding=2:dilation=2:bias=true",
+    "conv2d:2x32x7x10:16x3x3:padding=3,0,1,2:dilation=4,1",
+    "conv2d:1x16x6x13:16x1x3:padding=1,2:activation=relu",
+    "conv2d:2x32x13x5:16x3x1:padding=1,0",
+    "conv2d:1x16x9x8:16x3x5:padding=1,2:dilation=2,1",
+    "conv3d:1x16x3x6x7:24x3x3x3:padding=1:bias=true:activation=relu",
+    "conv3d:2x160x2x5x4:16x2x3x3:padding=1,1,0,0,1,2:dilation=2,1,2",
+    "conv3d:1x16x7x3x3:16x3x1x1:padding=1,0,0",
+    "conv3d:1x16x2x7x5:16x1x3x3:padding=0,1,1",
 ]
 
 
@@ -111,11 +121,10 @@ def test_alternatives() -> None:
     [
         "conv2d:1x3x14x14:64x3x3:padding=1",
         "conv2d:1x64x14x14:64x3x3:padding=1:stride=2",
-        "conv2d:1x64x14x14:64x3x3:dilation=2",
         "conv2d:1x64x14x14:64x3x3:groups=2",
         "conv2d:1x64x14x14:64x5x5",
-        "conv2d:1x64x14x14:64x3x1",
-        "conv3d:1x64x4x4x4:64x3x3x3",
+        "conv2d:1x64x14x14:64x3x1:stride=2,1",
+        "conv3d:1x64x4x4x4:64x1x1x1",
         "depthwise_conv2d:1x64x14x14:64x3x3",
         "max_pool2d:1x64x14x14:3x3",
     ],

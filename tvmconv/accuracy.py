@@ -29,6 +29,7 @@ from tvmconv.problem import Problem
 
 #: What Winograd's transforms F(m, 3) add to c; its relative L2 error is limited too.
 WINOGRAD = {"winograd2": 16.0, "winograd4": 64.0, "winograd6": 384.0}
+WINOGRAD |= {"winograd2k": WINOGRAD["winograd2"], "winograd4k": WINOGRAD["winograd4"]}
 WINOGRAD_L2 = 2e-5
 NETWORK_RTOL, NETWORK_ATOL = 1e-3, 1e-5
 #: Roundings that an activation may take, in units of u.

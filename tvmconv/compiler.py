@@ -40,8 +40,8 @@ def lower_graph(
     from tvmconv.graph.lower import lower_module
     from tvmconv.graph.pipeline import optimized
 
-    choose = (chooser or Chooser(target)).algorithm
-    return lower_module(optimized(graph, target.layout.channel_block, choose, fused=fused))
+    choices = chooser or Chooser(target)
+    return lower_module(optimized(graph, target.layout.channel_block, choices, fused=fused))
 
 
 def compile_to_file(

@@ -12,15 +12,27 @@ from tvmconv.layout import Layout
 
 #: Attribute of a ``te.compute`` by which a design space knows what it schedules: ``contraction``
 #: (a reduction in which one factor is the same for every lane), ``grouped`` (a contraction in
-#: which that factor differs from slot to slot), ``total`` (the sum of a contraction's partial
-#: sums), ``window`` (a reduction lane by lane), ``nearby`` (what a run of the output gathers from
-#: around it), ``map`` (no reduction) and ``stage`` (any other intermediate result). Of an algorithm
-#: on transformed tiles: ``data_tile`` (a transform of the input), ``product`` (a contraction for
-#: each transformed element), ``sums`` (its result) and ``output_tile`` (a transform back).
+#: which that factor differs from slot to slot), ``planes`` (a contraction whose lanes are
+#: neighbouring pixels), ``total`` (the sum of a contraction's partial sums), ``window`` (a
+#: reduction lane by lane), ``nearby`` (what a run of the output gathers from around it), ``map``
+#: (no reduction) and ``stage`` (any other intermediate result). Of an algorithm on transformed
+#: tiles: ``data_tile`` (a transform of the input), ``product`` (a contraction for each transformed
+#: element), ``sums`` (its result) and ``output_tile`` (a transform back). Of windows on planes:
+#: ``rows`` (a buffer of rows, or the reduction that reads it), ``phases`` (the buffer by phase of
+#: the columns), ``wide`` (results in whole vectors) and ``lanes`` (a plane as some vectors).
 KIND = "tvmconv.kind"
 
-#: Attribute of an output stage that computes tile by tile, over (tile, slot, *position, lane):
-#: the size of a tile along each spatial axis, then the output's spatial extents.
+#: Attribute of the output stage of a contraction on planes: output channels in a group.
+GROUP = "tvmconv.group"
+
+#: Attribute of a reduction over windows that reach into zero padding, four numbers for each spatial
+#: axis: stride, dilation, padding before the axis, extent of the axis. Output ``o`` reads at tap
+#: ``k`` the element ``o * stride + k * dilation - padding``, which is 0 beyond the extent.
+WINDOW = "tvmconv.window"
+
+#: Attribute of an output stage that computes tile by tile, over (tile, slot, *position, lane),
+#: four numbers for each spatial axis, last the one along which tiles are numbered first: which axis
+#: it is; elements of a tile, 1 if it has no axis for them; from one to the next; output's extent.
 TILES = "tvmconv.tiles"
 
 

@@ -62,6 +62,16 @@ class Layout:
         return any(self.lows) or any(self.highs)
 
     @property
+    def is_compact(self) -> bool:
+        """Whether the tensor has a buffer without a halo to itself."""
+        return not self.has_halo and not self.slots
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the elements lie as in a caller's tensor."""
+        return self.block == 1 and self.is_compact
+
+    @property
     def buffer_shape(self) -> tuple[int, ...]:
         """Shape of the whole buffer in memory."""
         if len(self.shape) < 2:

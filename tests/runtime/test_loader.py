@@ -83,6 +83,38 @@ class _Exporter:
         return self.device, 0
 
 
+def test_results_that_somebody_has_are_not_written_to(module: Module, x: Array) -> None:
+    first, second = module(x)[0], module(x)[0]
+    view = first[..., :1]
+    held = view.copy()
+    del first
+    places = {second.ctypes.data, view.ctypes.data}
+    for _ in range(4):
+        other = module(2 * x)[0]
+        assert other.ctypes.data not in places
+    np.testing.assert_array_equal(view, held)
+
+
+def test_memory_of_forgotten_results_is_used_again(module: Module, x: Array) -> None:
+    y = module(x)[0]
+    places = set()
+    for _ in range(6):
+        y = module(x)[0]
+        places.add(y.ctypes.data)
+        assert y.ctypes.data % 64 == 0
+    assert len(places) == 2
+
+
+def test_large_results_have_pages_of_their_own(build: Build, tmp_path: Path) -> None:
+    port = Port("x", (3, 1 << 20))
+    step = CopyStep(TensorArgument("input", port.shape), TensorArgument("output", port.shape))
+    x = np.random.default_rng(0).random(port.shape, np.float32)
+    with load(build(tmp_path / "large.so", Plan(0, [port], [port], [step]))) as module:
+        y = module(x)[0]
+        assert y.ctypes.data % 4096 == 0
+    np.testing.assert_array_equal(x, y)  # outlives the module
+
+
 def test_dlpack(module: Module, x: Array) -> None:
     assert (module(_Exporter(x))[0] == 2 * x + 1).all()
     with pytest.raises(InputError, match=r"input 'x': .* memory of a device"):

@@ -23,7 +23,12 @@ BAD_PLANS: dict[str, tuple[Plan, int]] = {
     r"step 0 \(k\): .* ends outside its 63": (Plan(63, [], [], [KernelStep("k", (GOOD,))]), 0),
     "aligned memory": (Plan(640, [], [], [KernelStep("k", (replace(GOOD, offset=32),))]), 0),
     "aligned memory, not .*input": (
-        Plan(64, [Port("x", (16,))], [], [KernelStep("k", (replace(GOOD, space="input"),))]),
+        Plan(
+            64,
+            [Port("x", (16,))],
+            [],
+            [KernelStep("k", (replace(GOOD, space="input", offset=4),))],
+        ),
         0,
     ),
     "is not a name": (Plan(64, [], [], [KernelStep("a-b", (GOOD,))]), 0),

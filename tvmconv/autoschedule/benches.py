@@ -23,12 +23,18 @@ class Bench(Protocol):
     def measure(
         self, spec: KernelSpec, candidates: Sequence[Candidate], best_us: float = math.inf
     ) -> Iterator[Outcome]:
-        """Build, check and time candidates of a kernel; one outcome each, in order."""
+        """Build, check and time candidates of a kernel; one outcome each, in order.
+
+        Raises
+        ------
+        Unmeasurable
+            If that cannot be had of this kernel, while others may be measured.
+        """
 
     def compare(
         self, spec_candidates: Sequence[tuple[KernelSpec, Candidate | list[Any]]], rounds: int = 5
     ) -> list[Outcome]:
-        """Time kernels in turns of blocks."""
+        """Time kernels in turns of blocks; raises as :meth:`measure`."""
 
 
 #: ``make(cold_bytes)``: see :class:`~tvmconv.autoschedule.measure.Measurer`; 0 is warm.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 #: The model's time of another algorithm has to be this much below that of the direct one: its own
 #: error, and what a network's cold weights cost, are of that size.
 _MARGIN = 0.85
+#: Of the bandwidth for reading, what a conversion between blocks and planes reaches.
+_CONVERSION_SHARE = 0.5
+#: Cycles of a conversion besides: to start it and to wait for its last thread.
+_CONVERSION_CYCLES = 10000.0
 
 
 @dataclass
@@ -32,13 +37,17 @@ class Chooser:
     cold_bytes : int
         Bytes of weights that are read between two uses of a kernel's own: those of the whole
         network; 0 if the kernel runs alone.
+    blocks_only : bool
+        Whether no kernel may work on planes.
     """
 
     target: Target
     database: Database | None = None
     exact: bool = False
     cold_bytes: int = 0
+    blocks_only: bool = False
     _algorithms: dict[str, str] = field(default_factory=dict)
+    _predictions: dict[str, float] = field(default_factory=dict)
 
     @property
     def cache(self) -> str:
@@ -72,11 +81,35 @@ class Chooser:
 
     def _cycles(self, spec: KernelSpec) -> float:
         """The model's time, or that in which the weights arrive, if they have been displaced."""
-        cycles = predicted_cycles(spec, self.target)
-        if not self.cold_bytes:
+        if spec.text not in self._predictions:
+            self._predictions[spec.text] = predicted_cycles(spec, self.target)
+        cycles = self._predictions[spec.text]
+        if not self.cold_bytes or spec.op != "conv":
             return cycles
         speed = self.target.caches.bytes_per_cycle(self.cold_bytes) * self.target.cores
         return max(cycles, weight_bytes(spec) / speed)
+
+    def forms(self, blocks: KernelSpec, planes: KernelSpec) -> tuple[float, float]:
+        """Seconds of a kernel on blocks and on planes: measured, if both are, or the model's."""
+        if self.blocks_only:
+            return 0.0, math.inf
+        specs = self.chosen(blocks), planes
+        records = [self.record(spec) for spec in specs]
+        if records[0] is not None and records[1] is not None:
+            return records[0].time_us * 1e-6, records[1].time_us * 1e-6
+        hertz = self.target.frequency_ghz * 1e9
+        return self._cycles(specs[0]) / hertz, self._cycles(specs[1]) / hertz
+
+    def chosen(self, spec: KernelSpec) -> KernelSpec:
+        """A kernel with the algorithm that it will have."""
+        name = self.algorithm(spec)
+        return next(other for other in alternatives(spec) if algorithm(other) == name)
+
+    def conversion(self, nbytes: int) -> float:
+        """Seconds to bring a tensor from blocks to planes or back."""
+        speed = self.target.caches.bytes_per_cycle(2 * nbytes) * self.target.cores
+        cycles = 2 * nbytes / (_CONVERSION_SHARE * speed) + _CONVERSION_CYCLES
+        return cycles / (self.target.frequency_ghz * 1e9)
 
     def record(self, spec: KernelSpec) -> Record | None:
         """The log's best record for a kernel, or None: the model decides."""

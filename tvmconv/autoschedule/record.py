@@ -33,6 +33,7 @@ Key: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...], tuple[tuple[str, i
 MAX_LINE = 1 << 20
 _MAX_TEXT, _MAX_MESSAGE, _MAX_ITEMS = 20_000, 300, 1000
 _MAX_US = 1e12  # eleven days
+_VECTORS = re.compile(r"[+-](s?sse|avx|fma|f16c|neon|sve|sme|dotprod|fullfp16|bf16|i8mm|v$|zv)")
 _DATE = re.compile(r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _TRACE, _VERSIONS = b',"trace":', b',"versions":'
 _HEAD, _HEAD_BYTES = re.compile(rb'\{"crc":"([0-9a-f]{8})",'), len('{"crc":"01234567",')
@@ -156,7 +157,10 @@ class Record:
 
 
 def target_key(target: Target) -> str:
-    """All of a target that decides which code is made and how fast it is, as canonical JSON."""
+    """All of a target that decides which code is made and how fast it is, as canonical JSON.
+
+    Of the features only those that concern vectors: which others a hypervisor hides is all one.
+    """
     llvm = target.llvm
     return _canonical(
         {
@@ -164,7 +168,7 @@ def target_key(target: Target) -> str:
             "channel_block": target.layout.channel_block,
             "cores": target.cores,
             "cpu": llvm.cpu,
-            "features": llvm.features,
+            "features": [name for name in llvm.features if _VECTORS.match(name)],
             "opt_level": llvm.opt_level,
             "triple": llvm.triple,
         }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tvmconv.autoschedule.benches import Benches, MakeBench
 from tvmconv.autoschedule.budget import Budget
 from tvmconv.autoschedule.finals import winner
+from tvmconv.autoschedule.measure import Unmeasurable
 from tvmconv.autoschedule.ranker import Ranker, Samples
 from tvmconv.autoschedule.record import Record, target_key
 from tvmconv.autoschedule.states import WARM_UP, Arm, Choice, TaskState, weights
 from tvmconv.autoschedule.tune_report import TaskResult
+from tvmconv.errors import EnvironmentError_
 from tvmconv.problem import FLOP_PER_MAC
 from tvmconv.target import Target
 from tvmconv.versions import PINS
@@ -35,7 +37,7 @@ class Event:
     Attributes
     ----------
     phase : str
-        ``tuning`` or ``comparing``.
+        ``tuning``, ``comparing`` or ``skipping``.
     task : str
         The task's name.
     index, tasks : int
@@ -54,7 +56,7 @@ class Event:
     share : float
         Of the work that is done, 0 to 1; 0 where nobody can know.
     result : TaskResult or None
-        Of a task that is finished with this event.
+        Of a task that is finished, or skipped, with this event.
     """
 
     phase: str
@@ -126,6 +128,11 @@ class Session:
         spent_trials : int
             Trials of earlier runs on these tasks that count against the budget.
         spent_seconds : float
+
+        Raises
+        ------
+        EnvironmentError_
+            If every task had to be skipped: nothing could be measured.
         """
         share = dict(zip(map(id, self.all), weights(self.all), strict=True))
         self.states.sort(key=lambda state: -share[id(state)])
@@ -139,6 +146,7 @@ class Session:
             self._search()
             for state in self.states:
                 self._final(state)
+        self._require_something()
 
     def _warm_up(self) -> None:
         """Give every task its untuned trial, and every arm its first ones as far as that goes."""
@@ -147,6 +155,8 @@ class Session:
             left = self.budget.trials_left(len(self.states)) * _WARM_UP_SHARE
             allowed = min(WARM_UP * len(state.arms), left / (len(waiting) - position))
             for arm in state.arms:
+                if state.skipped:
+                    break
                 count = int(min(WARM_UP - arm.search.trials, allowed))
                 rows = self._choose(arm, count) if count > 0 and not arm.search.done else []
                 if arm is state.untuned.arm and not state.begun:
@@ -177,10 +187,18 @@ class Session:
         return arm.search.propose(count, ranker.scores(arm.columns, arm.space.log_cycles))
 
     def _measure(self, state: TaskState, arm: Arm, rows: Sequence[int]) -> None:
-        """Measure candidates of an arm; each outcome is in the log before the next is asked for."""
+        """Measure candidates of an arm, or find out that the task is to be skipped."""
         candidates = [arm.space.candidates[row] for row in rows]
         bench = self._benches.get(state.task.cold_bytes)
-        outcomes = bench.measure(arm.spec, candidates, state.best_us)
+        try:
+            self._take(state, arm, rows, bench.measure(arm.spec, candidates, state.best_us))
+        except Unmeasurable as why:
+            self._skip(state, str(why))
+
+    def _take(
+        self, state: TaskState, arm: Arm, rows: Sequence[int], outcomes: Iterator[Outcome]
+    ) -> None:
+        """Enter outcomes; each is in the log before the next is asked for."""
         for row, outcome in zip(rows, outcomes, strict=False):
             record = self._record(state, Choice(arm, row), outcome)
             self.log.append(record)
@@ -196,12 +214,29 @@ class Session:
 
     def _final(self, state: TaskState) -> None:
         """Compare a task's leaders with its untuned choice, unless that is settled."""
-        finalists = [] if state.settled else state.finalists()
+        finalists = state.finalists() if state.to_compare else []
         if finalists:
             self._tell("comparing", state)
-            self._compare(state, finalists)
-            self.compared += 1
-        self._tell("comparing", state, TaskResult.of(state))
+            try:
+                self._compare(state, finalists)
+            except Unmeasurable as why:
+                self._skip(state, str(why))
+            else:
+                self.compared += 1
+        if not state.skipped:
+            self._tell("comparing", state, TaskResult.of(state))
+
+    def _skip(self, state: TaskState, why: str) -> None:
+        """Give a task up; the others go on."""
+        state.skipped = why
+        self._tell("skipping", state, TaskResult.of(state))
+
+    def _require_something(self) -> None:
+        """Raise what the first task failed of, if all of them did."""
+        if self.states and not self.measured and all(state.skipped for state in self.states):
+            first, *others = self.states
+            more = f"; and so for {len(others)} more" if others else ""
+            raise EnvironmentError_(f"{first.task.name}: {first.skipped}{more}")
 
     def _compare(self, state: TaskState, finalists: Sequence[Choice]) -> None:
         """Measure finalists in turns, log it, and enter who won: the first if none beats it."""
@@ -246,7 +281,7 @@ class Session:
 
     def _comparisons(self) -> int:
         """How many tasks will have to be compared at the end."""
-        return sum(not state.settled for state in self.states)
+        return sum(state.to_compare for state in self.states)
 
     def _tell(self, phase: str, state: TaskState, result: TaskResult | None = None) -> None:
         best = state.tuned_us

@@ -102,6 +102,11 @@ class TaskState:
     target : Target
     patience : int
         Trials without an improvement after which an arm is done.
+
+    Attributes
+    ----------
+    skipped : str
+        Why it cannot be measured; empty if it can, as far as anybody knows.
     """
 
     def __init__(
@@ -122,6 +127,7 @@ class TaskState:
         self.curve: list[Point] = []
         self.statuses: Counter[str] = Counter()
         self.rounds = 0
+        self.skipped = ""
         self.untuned_us = math.inf
         self._result: tuple[Choice, float] | None = None
         self.predicted_us = _predicted_us(self.untuned, target)
@@ -130,6 +136,11 @@ class TaskState:
     def fixed(self) -> bool:
         """Whether there is nothing to choose."""
         return sum(len(arm.space) for arm in self.arms) == 1
+
+    @property
+    def only_predicted(self) -> bool:
+        """Whether nobody has measured it, because there is no choice or no way."""
+        return self.fixed or (bool(self.skipped) and not self.curve)
 
     @property
     def best_us(self) -> float:
@@ -150,6 +161,8 @@ class TaskState:
     def waiting(self) -> bool:
         """Whether there are first trials to make."""
         arms = (arm for arm in self.arms if not arm.search.done)
+        if self.skipped:
+            return False
         return not self.begun or any(arm.search.trials < WARM_UP for arm in arms)
 
     @property
@@ -161,6 +174,11 @@ class TaskState:
     def settled(self) -> bool:
         """Whether there is nothing to compare, or it was done."""
         return self.fixed or self.confirmed or (self.begun and not self.finalists())
+
+    @property
+    def to_compare(self) -> bool:
+        """Whether its leaders are to be compared at the end."""
+        return not self.settled and not self.skipped
 
     @property
     def pick(self) -> Choice:
@@ -184,7 +202,7 @@ class TaskState:
     @property
     def done(self) -> bool:
         """Whether no more trials are worth it."""
-        return self.fixed or not self.live
+        return self.fixed or bool(self.skipped) or not self.live
 
     def _hopeless(self, arm: Arm) -> bool:
         return arm.search.trials >= WARM_UP and arm.search.best_us > _HOPELESS * self.best_us
@@ -217,6 +235,14 @@ class TaskState:
         ]
         leaders = [c for c in leaders if c != self.untuned and c.time_us <= limit]
         leaders = sorted(leaders, key=lambda choice: choice.time_us)[:_FINALISTS]
+        # A trial may have been lucky: the best of every arm is heard again.
+        rivals = [
+            Choice(arm, row)
+            for arm in self.arms
+            if not self._hopeless(arm)
+            for row in arm.search.leaders(1, 0.0)
+        ]
+        leaders += [c for c in rivals if c not in (*leaders, self.untuned)]
         if math.isfinite(self.untuned.time_us):
             leaders.insert(0, self.untuned)
         return leaders if len(leaders) > 1 and self.pick != self.untuned else []

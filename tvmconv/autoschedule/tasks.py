@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvmconv.autoschedule.record import Cache
-from tvmconv.autoschedule.workload import alternatives
+from tvmconv.autoschedule.workload import alternatives, canonical
 from tvmconv.kernel import KernelSpec
 from tvmconv.layers import Layer
 from tvmconv.layout import itemsize
@@ -34,17 +34,21 @@ class Task:
     Attributes
     ----------
     specs : tuple of KernelSpec
-        Alternatives with the same result, the direct one first.
+        Alternatives with the same result, the direct one first; of a problem also the one on
+        planes.
     cold_bytes : int
         Bytes of weights that a network reads from one use of the task's to the next, see
         :func:`cold_bytes`; 0 for a problem's, whose weights stay in the cache.
     networks : dict of str to int
         How often each network runs it in one inference.
+    untuned : KernelSpec, optional
+        The alternative that is compiled when no log knows better, if conversions decide that.
     """
 
     specs: tuple[KernelSpec, ...]
     cold_bytes: int = 0
     networks: dict[str, int] = field(default_factory=dict)
+    untuned: KernelSpec | None = None
 
     @property
     def cache(self) -> Cache:
@@ -123,10 +127,14 @@ def extract(
         graph, name, is_problem = _load(source, batch)
         networks.append(name if name not in networks else f"{name}#{len(networks) + 1}")
         weights = 0 if is_problem else _weight_bytes(graph)
-        lowered = _lower(graph, target)
+        lowered = _lower(graph, target, weights, on_blocks=is_problem)
         for key, specs, count in _kernels(lowered.plan, lowered.kernels, network=not is_problem):
-            task = tasks.setdefault(key, Task(specs))
-            task.specs = min(task.specs, specs, key=len)  # what a network forbids is out for all
+            found = Task(specs)
+            if is_problem:
+                _add_planes(found, graph, target)
+            task = tasks.setdefault(key, found)
+            # What a network forbids is out for all.
+            task.specs = min(task.specs, found.specs, key=len)
             task.networks[networks[-1]] = count
             task.cold_bytes = max(task.cold_bytes, cold_bytes(weights, target))
     return list(tasks.values()), networks
@@ -151,11 +159,26 @@ def _load(source: Any, batch: int | None) -> tuple[Graph, str, bool]:
     return graph, (Path(source).stem if is_path else graph.name or "model"), False
 
 
-def _lower(graph: Graph, target: Target) -> Lowered:
+def _lower(graph: Graph, target: Target, weights: int, *, on_blocks: bool) -> Lowered:
+    """Lower a graph as without a log, or on blocks throughout."""
     from tvmconv.autoschedule.choose import Chooser
     from tvmconv.compiler import lower_graph
 
-    return lower_graph(graph, target, chooser=Chooser(target, exact=True))
+    chooser = Chooser(target, cold_bytes=weights, blocks_only=on_blocks)
+    return lower_graph(graph, target, chooser=chooser)
+
+
+def _add_planes(task: Task, graph: Graph, target: Target) -> None:
+    """Add a problem's kernel on planes, and find out which is compiled without a log."""
+    from tvmconv.graph.forms import BOTH, planes_of
+
+    if task.specs[0].op not in BOTH:
+        return
+    planes = planes_of(task.specs[0])
+    task.specs = (*task.specs, planes)
+    compiled = _lower(graph, target, 0, on_blocks=False).kernels.values()
+    if any(canonical(spec).text == planes.text for spec in compiled):
+        task.untuned = planes
 
 
 def _weight_bytes(graph: Graph) -> int:

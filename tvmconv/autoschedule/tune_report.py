@@ -71,6 +71,8 @@ class TaskResult:
         How many trials ended how: ``ok``, ``wrong``, ``crashed``, …
     curve : tuple of Point
         Every trial in order, those of earlier runs first.
+    skipped : str
+        Why this run has not measured it to the end; empty if it has.
     """
 
     name: str
@@ -85,6 +87,7 @@ class TaskResult:
     arms: tuple[ArmResult, ...]
     statuses: Mapping[str, int]
     curve: tuple[Point, ...]
+    skipped: str = ""
 
     @classmethod
     def of(cls, state: TaskState) -> TaskResult:
@@ -102,6 +105,7 @@ class TaskResult:
             arms=tuple(ArmResult.of(arm) for arm in state.arms),
             statuses=dict(state.statuses),
             curve=tuple(state.curve),
+            skipped=state.skipped,
         )
 
     @property
@@ -133,11 +137,11 @@ class NetworkResult:
     ----------
     name : str
     tasks : int
-        Distinct workloads that are tuned.
+        Distinct workloads that are tuned, but for those that could not be measured.
     untuned_us, tuned_us : float
         Kernels with a choice as measured, others as predicted.
     other_us : float
-        How much of both is predicted, for kernels without a choice.
+        How much of both is predicted, for kernels without a choice or a measurement.
     """
 
     name: str
@@ -152,10 +156,10 @@ class NetworkResult:
         tasks, sums = 0, [0.0, 0.0, 0.0]
         for state in states:
             count = state.task.networks.get(name, 0)
-            tasks += count > 0 and not state.fixed
+            tasks += count > 0 and not state.only_predicted
             untuned = state.untuned_us if math.isfinite(state.untuned_us) else state.time_us
             times = (untuned, state.tuned_us, 0.0)
-            if state.fixed:
+            if state.only_predicted:
                 times = (state.predicted_us,) * 3
             sums = [total + count * time for total, time in zip(sums, times, strict=True)]
         return cls(name, tasks, *sums)
@@ -180,8 +184,8 @@ class TuneReport:
         Lines of logs that were not used, by reason.
     stopped : str
         Why it ended: ``budget`` or ``no more gain``.
-    peak_gflops : float
-        What the machine reaches with so many threads.
+    peak_gflops, bandwidth_gb_s : float
+        What the machine reaches with so many threads: arithmetic, and memory.
     tasks : tuple of TaskResult
         The heaviest first.
     networks : tuple of NetworkResult
@@ -196,6 +200,7 @@ class TuneReport:
     compared: int
     stopped: str
     peak_gflops: float
+    bandwidth_gb_s: float
     tasks: tuple[TaskResult, ...]
     networks: tuple[NetworkResult, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -224,6 +229,7 @@ class TuneReport:
             for status, count in task.statuses.items():
                 if status != "ok":
                     failures[status] = failures.get(status, 0) + count
+        found += [f"skipped: {task.name}: {task.skipped}" for task in self.tasks if task.skipped]
         if failures:
             found.append(f"never chosen: {_counts(failures)} (tvmconv log list {self.log})")
         if self.skipped:

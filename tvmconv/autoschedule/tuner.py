@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tvmconv.autoschedule.benches import Bench
     from tvmconv.autoschedule.space import Candidate
     from tvmconv.autoschedule.tasks import Task
+    from tvmconv.bench.peak import PeakPoint
     from tvmconv.kernel import KernelSpec
 
 
@@ -84,7 +85,8 @@ def tune(
     InputError
         If a model, the target, the threads or the budget cannot be accepted.
     EnvironmentError_
-        If a tool is missing or the log cannot be written.
+        If a tool is missing, the log cannot be written, or nothing can be measured. A task that
+        cannot be measured is skipped, and the report says so.
     """
     from tvmconv.autoschedule.log import Log, default_folder
 
@@ -106,7 +108,7 @@ def tune(
     for state in states:
         state.replay(past.of(state.task), past.seconds_at)
     known = sum(len(state.curve) for state in states)
-    peak = tools.peak_gflops()
+    peak = tools.peak()
     session = Session(
         machine,
         states,
@@ -115,10 +117,10 @@ def tune(
         tools.open_bench,
         past.lessons(tools, {spec.op for task in tasks for spec in task.specs}),
         progress,
-        peak,
+        peak.gflops,
     )
     session.run(past.trials, past.seconds)
-    return _report(session, networks, known, past.skipped)
+    return _report(session, networks, known, past.skipped, peak.bandwidth_gb_s)
 
 
 def _check(trials: int | None, time_budget: float | None, jobs: int | None) -> None:
@@ -168,6 +170,8 @@ class Tools:
         """The alternative that is compiled when no log knows better."""
         from tvmconv.autoschedule.choose import Chooser
 
+        if task.untuned in task.specs:
+            return task.untuned
         chosen = Chooser(self.target, cold_bytes=task.cold_bytes).algorithm(task.specs[0])
         return next(spec for spec in task.specs if algorithm(spec) == chosen)
 
@@ -187,15 +191,19 @@ class Tools:
             cold_bytes=cold_bytes,
         )
 
-    def peak_gflops(self) -> float:
-        """What the machine reaches with the target's threads, in 10⁹ FLOP/s."""
+    def peak(self) -> PeakPoint:
+        """What the machine reaches with the target's threads."""
         from tvmconv.bench.peak import measure_peak
 
-        return measure_peak(self.target.cores).at(self.target.cores).gflops
+        return measure_peak(self.target.cores).at(self.target.cores)
 
 
 def _report(
-    session: Session, networks: Sequence[str], known: int, skipped: Mapping[str, int]
+    session: Session,
+    networks: Sequence[str],
+    known: int,
+    skipped: Mapping[str, int],
+    bandwidth_gb_s: float,
 ) -> TuneReport:
     """Sum up a session."""
     return TuneReport(
@@ -208,6 +216,7 @@ def _report(
         compared=session.compared,
         stopped=session.stopped,
         peak_gflops=session.peak_gflops,
+        bandwidth_gb_s=bandwidth_gb_s,
         tasks=tuple(TaskResult.of(state) for state in session.states),
         networks=tuple(NetworkResult.of(name, session.all) for name in networks),
         skipped=dict(skipped),

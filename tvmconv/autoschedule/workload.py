@@ -82,8 +82,8 @@ def weight_bytes(spec: KernelSpec) -> int:
     """Size of the packed weight that a convolution reads."""
     problem = _problem(spec)
     in_block, block = spec.inputs[0].block, spec.output.block
-    if outputs := winograd.tile_outputs(problem):
-        shape = winograd.packed_shape(problem, outputs, in_block, block)
+    if winograd.tile_outputs(problem):
+        shape = winograd.packed_shape(problem, in_block, block)
     else:
         shape = channels.packed_shape(problem, in_block, block)
     return math.prod(shape) * itemsize(spec.output.dtype)

@@ -43,6 +43,11 @@ class PeakPoint:
     read_gb_s: float
     triad_gb_s: float
 
+    @property
+    def bandwidth_gb_s(self) -> float:
+        """The memory bandwidth, reading or mixed, whichever is more."""
+        return max(self.read_gb_s, self.triad_gb_s)
+
 
 @dataclass(frozen=True)
 class Peak:

@@ -231,8 +231,7 @@ class BenchReport:
     @property
     def bandwidth_gb_s(self) -> float:
         """The machine's memory bandwidth at the thread count used, reading or mixed."""
-        at = self.peak.at(self.machine.threads)
-        return max(at.read_gb_s, at.triad_gb_s)
+        return self.peak.at(self.machine.threads).bandwidth_gb_s
 
     def share_of_peak(self, gflops: float | None) -> float | None:
         """Give a speed's share of the FMA peak at the thread count used."""

@@ -1,4 +1,4 @@
-"""Kernels to object code: tensor expression, schedule, the two rewrites, LLVM."""
+"""Kernels to object code: tensor expression, schedule, the rewrites, LLVM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from tvmconv import ops
 from tvmconv._tvm import TVMObject, te, tvm
 from tvmconv.autoschedule.space import Candidate, space_for
-from tvmconv.codegen.tir import overlap_tails, retarget_output
+from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
 
@@ -24,7 +24,11 @@ def prim_func(spec: KernelSpec, symbol: str) -> TVMObject:
     if compute is None:
         raise ValueError(f"{spec.op} is no kernel")
     func = te.create_prim_func(compute(spec)).with_attr("global_symbol", symbol)
-    return retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
+    func = retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
+    operands = len(spec.inputs) - 1
+    places = (0, *range(len(func.params) - 1 - operands, len(func.params)))
+    layouts = (*spec.inputs, spec.output)
+    return at_any_address(func, [k for k, v in zip(places, layouts, strict=True) if v.is_plain])
 
 
 def schedule(spec: KernelSpec, symbol: str, target: Target, choice: Choice = None) -> TVMObject:
@@ -56,8 +60,8 @@ def scheduled(spec: KernelSpec, symbol: str, target: Target, choice: Choice = No
 
 
 def finish(sch: TVMObject) -> TVMObject:
-    """The scheduled function with its tails overlapped."""
-    return overlap_tails(sch.mod["main"])
+    """The scheduled function with its tails overlapped, without the taps in the padding."""
+    return skip_padding(overlap_tails(sch.mod["main"]))
 
 
 def build(func: TVMObject, symbol: str, target: Target) -> TVMObject:

@@ -17,7 +17,7 @@ from tvmconv.codegen.plan import (
     step_name,
 )
 
-#: What TVM's kernels assume of every buffer.
+#: What kernels assume of every buffer in the arena or among the weights.
 ALIGNMENT_BYTES = 64
 
 #: Inputs, and likewise outputs, that a model can have (``TVMCONV_MAX_PORTS`` in plan.h).
@@ -37,7 +37,7 @@ def _check_step(step: Step) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", step.kernel) or step.kernel == "main":
             raise ValueError(f"{step.kernel!r} is not a name for a kernel")
         for argument in step.arguments:
-            if argument.space not in ("arena", "weights") or argument.offset % ALIGNMENT_BYTES:
+            if argument.offset % ALIGNMENT_BYTES:
                 raise ValueError(f"kernels need 64-byte-aligned memory, not {argument}")
     elif isinstance(step, CopyStep):
         if step.source.nbytes != step.destination.nbytes:

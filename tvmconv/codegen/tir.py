@@ -1,21 +1,22 @@
-"""Two rewrites of a TensorIR function that schedule primitives cannot express.
+"""Three rewrites of a TensorIR function that schedule primitives cannot express.
 
 :func:`retarget_output` makes a function write into part of a larger buffer: a slice of a
 concatenation, or the inside of a halo. :func:`overlap_tails` turns the guarded last tile of a
 ragged axis into one that starts earlier and overlaps its neighbour, so that the inner loops carry
-no guard and every tile has the full, unrolled shape.
+no guard and every tile has the full, unrolled shape. :func:`skip_padding` leaves out the terms of a
+sum that are 0 for a whole tile because its windows lie in the padding there.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm
-from tvmconv.kernel import TILES
+from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm, tvm_ffi
+from tvmconv.kernel import TILES, WINDOW
 
-_SPATIAL = 0
+_SPATIAL, _REDUCE = 0, 2
 
 
 def _rebuild(stmt: TVMObject, visit: Callable[[TVMObject], TVMObject | None]) -> TVMObject:
@@ -30,19 +31,23 @@ def _rebuild(stmt: TVMObject, visit: Callable[[TVMObject], TVMObject | None]) ->
         init = None if stmt.init is None else _rebuild(stmt.init, visit)
         return _block_with(stmt, _rebuild(stmt.body, visit), init, stmt.writes)
     if isinstance(stmt, tirx.For):
-        body = _rebuild(stmt.body, visit)
-        return tirx.For(
-            stmt.loop_var,
-            stmt.min,
-            stmt.extent,
-            stmt.kind,
-            body,
-            stmt.thread_binding,
-            stmt.annotations,
-        )
+        return _loop_with(stmt, _rebuild(stmt.body, visit))
     if isinstance(stmt, tirx.SeqStmt):
         return tirx.SeqStmt([_rebuild(part, visit) for part in stmt.seq])
     return stmt
+
+
+def _loop_with(loop: TVMObject, body: TVMObject) -> TVMObject:
+    """Copy a loop with another body."""
+    return tirx.For(
+        loop.loop_var,
+        loop.min,
+        loop.extent,
+        loop.kind,
+        body,
+        loop.thread_binding,
+        loop.annotations,
+    )
 
 
 def _block_with(
@@ -114,24 +119,49 @@ def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int
     return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
 
 
+def at_any_address(func: TVMObject, places: Sequence[int]) -> TVMObject:
+    """Let a function take some of its parameters at any address that suits their elements.
+
+    Other buffers begin at a multiple of 64 bytes, and vectors are loaded accordingly.
+
+    Parameters
+    ----------
+    func : PrimFunc
+    places : sequence of int
+        Which parameters.
+    """
+    moved = {}
+    for old in (func.params[k] for k in places):
+        shape, dtype = list(old.ty.shape), str(old.ty.dtype)
+        moved[old] = tirx.decl_buffer(shape, dtype, name=old.name, data_alignment=1)
+
+    def replace(variable: TVMObject) -> TVMObject:
+        return moved.get(variable, variable)
+
+    return tvm_ffi.structural_map(func, (tirx.Var, replace)) if moved else func
+
+
 def _untiled(
     indices: Sequence[TVMObject], tiles: Sequence[int]
 ) -> tuple[list[TVMObject], list[TVMObject]]:
     """(batch, slot, *position, lane) of (tile, slot, *position in the tile, lane), and its guards.
 
-    Tiles are numbered along the last axis first, batch after batch.
+    Tiles are numbered along the last axis of the attribute first, batch after batch.
     """
     tile, slot, *inner, lane = indices
-    size, *extents = tiles
-    position, conditions = [], []
-    for extent, offset in zip(reversed(extents), reversed(inner), strict=True):
-        count = -(-extent // size)
-        place = tile % count * size + offset
+    position: list[TVMObject] = [None] * (len(tiles) // 4)
+    conditions = []
+    for start in range(len(tiles) - 4, -1, -4):
+        axis, outputs, step, extent = tiles[start : start + 4]
+        count = step * -(-extent // (step * outputs))
+        place = tile % count
         tile = tile // count
-        position.append(place)
-        if extent % size:
+        if outputs > 1:
+            place = place // step * (step * outputs) + place % step + inner.pop() * step
+        position[axis] = place
+        if extent % (step * outputs):
             conditions.append(place < extent)
-    return [tile, slot, *reversed(position), lane], conditions
+    return [tile, slot, *position, lane], conditions
 
 
 def overlap_tails(func: TVMObject) -> TVMObject:
@@ -157,15 +187,7 @@ def overlap_tails(func: TVMObject) -> TVMObject:
             loops.append(stmt)
             body = _rebuild(stmt.body, visit)
             loops.pop()
-            return tirx.For(
-                stmt.loop_var,
-                stmt.min,
-                stmt.extent,
-                stmt.kind,
-                body,
-                stmt.thread_binding,
-                stmt.annotations,
-            )
+            return _loop_with(stmt, body)
         if isinstance(stmt, s_tir_stmt.SBlockRealize) and len(stmt.iter_values):
             guards = _conjuncts(stmt.predicate)
             values, moved, tiles = _overlapped(stmt, loops)
@@ -237,9 +259,7 @@ def _overlapped(
     realize: TVMObject, loops: Sequence[TVMObject]
 ) -> tuple[list[TVMObject], int, list[TVMObject]]:
     """Bindings of a block with their tails overlapped, how many changed, the loops over tiles."""
-    analyzer = sym.Analyzer()
-    for loop in loops:
-        analyzer.bind(loop.loop_var, tvm.ir.Range.from_min_extent(loop.min, loop.extent))
+    analyzer = _analyzer(loops)
     values: list[TVMObject] = []
     tiles: list[TVMObject] = []
     moved = 0
@@ -252,6 +272,14 @@ def _overlapped(
             moved += 1
         values.append(value)
     return values, moved, tiles
+
+
+def _analyzer(loops: Sequence[TVMObject]) -> TVMObject:
+    """What is known inside loops."""
+    analyzer = sym.Analyzer()
+    for loop in loops:
+        analyzer.bind(loop.loop_var, tvm.ir.Range.from_min_extent(loop.min, loop.extent))
+    return analyzer
 
 
 def _tile(analyzer: TVMObject, value: TVMObject, extent: int) -> tuple[TVMObject, TVMObject]:
@@ -278,3 +306,95 @@ def _terms(value: TVMObject) -> list[TVMObject]:
 def _max_value(analyzer: TVMObject, value: TVMObject) -> int:
     """Upper bound of an index expression."""
     return int(analyzer.const_int_bound(value).max_value)
+
+
+def skip_padding(func: TVMObject) -> TVMObject:
+    """Skip each tap of a window at which a whole tile reads nothing but zero padding.
+
+    The loop over a tap of a sum that has the attribute ``WINDOW`` gets a condition: the last
+    element that the tile reads there does not lie before the tensor, nor the first one behind it.
+    Where that always holds there is none.
+
+    Parameters
+    ----------
+    func : PrimFunc
+        Scheduled, with the start of each sum in a block of its own.
+    """
+    loops: list[TVMObject] = []
+    guards: dict[TVMObject, list[TVMObject]] = {}
+
+    def visit(stmt: TVMObject) -> TVMObject | None:
+        if isinstance(stmt, tirx.For):
+            loops.append(stmt)
+            body = _rebuild(stmt.body, visit)
+            loops.pop()
+            conditions = guards.pop(stmt.loop_var, [])
+            if conditions:
+                body = tirx.IfThenElse(tirx.all(*conditions), body, None)
+            return _loop_with(stmt, body)
+        if isinstance(stmt, s_tir_stmt.SBlockRealize) and WINDOW in stmt.block.annotations:
+            guards.update(_tap_guards(stmt, loops))
+        return None
+
+    return func.with_body(_rebuild(func.body, visit))
+
+
+def _tap_guards(
+    realize: TVMObject, loops: Sequence[TVMObject]
+) -> Iterator[tuple[TVMObject, list[TVMObject]]]:
+    """The loops over a sum's taps, and when each tap reads something of the tensor.
+
+    The window's taps stand before the last axis of the sum, its positions before the last axis of
+    the result.
+    """
+    block, analyzer = realize.block, _analyzer(loops)
+    window = [int(number) for number in block.annotations[WINDOW]]
+    rank = len(window) // 4
+    pairs = list(zip(block.iter_vars, realize.iter_values, strict=True))
+    taps = [value for var, value in pairs if var.iter_type == _REDUCE][-1 - rank : -1]
+    positions = [value for var, value in pairs if var.iter_type == _SPATIAL][-1 - rank : -1]
+    if block.init is not None or not taps:
+        return
+    for axis, (tap, position) in enumerate(zip(taps, positions, strict=True)):
+        stride, dilation, low, extent = window[4 * axis : 4 * axis + 4]
+        place = _nest(realize, loops, tap)
+        if place is None:
+            continue
+        inside = [loop.loop_var for loop in loops[place + 1 :]]
+        first, span = _first_and_span(analyzer, position, inside)
+        at = first * stride + tap * dilation - low
+        conditions = []
+        if _min_value(analyzer, at) + span * stride < 0:
+            conditions.append(at + span * stride >= 0)
+        if _max_value(analyzer, at) >= extent:
+            conditions.append(at < extent)
+        yield tap, conditions
+
+
+def _nest(realize: TVMObject, loops: Sequence[TVMObject], tap: TVMObject) -> int | None:
+    """Which loop runs over a tap, if there is one that contains nothing but a block's loops."""
+    inner = realize
+    for place in range(len(loops) - 1, -1, -1):
+        if not loops[place].body.same_as(inner):
+            return None
+        if loops[place].loop_var.same_as(tap):
+            return place
+        inner = loops[place]
+    return None
+
+
+def _first_and_span(
+    analyzer: TVMObject, position: TVMObject, inside: Sequence[TVMObject]
+) -> tuple[TVMObject, int]:
+    """The first of the positions that loops pass over, and how far the last one is from it."""
+    terms = _terms(position)
+    moving = [term for term in terms if any(_uses(term, var) for var in inside)]
+    fixed = [term for term in terms if not any(term.same_as(other) for other in moving)]
+    first = functools.reduce(operator.add, fixed, tirx.const(0, "int32"))
+    lows = sum(_min_value(analyzer, term) for term in moving)
+    return first + lows, sum(_max_value(analyzer, term) for term in moving) - lows
+
+
+def _min_value(analyzer: TVMObject, value: TVMObject) -> int:
+    """Lower bound of an index expression."""
+    return int(analyzer.const_int_bound(value).min_value)

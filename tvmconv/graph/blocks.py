@@ -1,8 +1,12 @@
-"""Which values lie in channel blocks, and where they are converted."""
+"""Where values lie in channel blocks and where as planes, and where they are converted."""
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import replace
+
 from tvmconv import ops
+from tvmconv.graph.forms import BOTH, as_planes
 from tvmconv.graph.fuse import base_inputs
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.layout import Layout
@@ -15,8 +19,18 @@ _ANY_INPUT = ops.names(lambda operator: operator.layout == "any")
 _SAME = ops.names(lambda operator: operator.layout == "same")
 
 
-def assign_blocks(graph: Graph, block: int) -> tuple[Graph, dict[Value, Layout]]:
+def assign_blocks(
+    graph: Graph, block: int, planes: Container[Value] = ()
+) -> tuple[Graph, dict[Value, Layout]]:
     """Rewrite a graph over values of the layouts that its operators take.
+
+    Parameters
+    ----------
+    graph : Graph
+    block : int
+        Channels in a block.
+    planes : container of Value
+        Results of the nodes that work on planes.
 
     Returns
     -------
@@ -26,7 +40,7 @@ def assign_blocks(graph: Graph, block: int) -> tuple[Graph, dict[Value, Layout]]
     layouts : dict
         Of every computed value, without halos.
     """
-    placer = _Placer(graph, block)
+    placer = _Placer(graph, block, planes)
     for node in graph.nodes:
         placer.place(node)
     return Graph(graph.name, graph.inputs, graph.outputs, placer.nodes), placer.layouts
@@ -35,15 +49,19 @@ def assign_blocks(graph: Graph, block: int) -> tuple[Graph, dict[Value, Layout]]
 class _Placer:
     """One walk over the graph that chooses blocked or plain for every value."""
 
-    def __init__(self, graph: Graph, block: int) -> None:
-        self.block = block
+    def __init__(self, graph: Graph, block: int, planes: Container[Value]) -> None:
+        self.block, self.planes = block, planes
+        self.given = frozenset(graph.inputs)
         self.nodes: list[Node] = []
-        self.layouts: dict[Value, Layout] = {}
+        self.layouts = {v: Layout(v.shape, dtype=v.dtype) for v in graph.inputs}
         self.converted: dict[tuple[Value, int], Value] = {}
 
     def place(self, node: Node) -> None:
         """Append a node, after the conversions of what it reads."""
         block = self._output_block(node)
+        if node.op in BOTH and block == 1:
+            self._place_on_planes(node)
+            return
         if node.op in _BLOCKED:
             taken = block
             if node.op in _ANY_INPUT:
@@ -55,6 +73,19 @@ class _Placer:
             inputs = [self._as(v, 1) for v in node.inputs]
         self._append(Node(node.op, inputs, node.output, node.attrs, node.name), block)
 
+    def _place_on_planes(self, node: Node) -> None:
+        base = base_inputs(node)
+        data = (self._as(v, 1) for v in (node.inputs[0], *node.inputs[base:]))
+        node = replace(node, inputs=[next(data), *node.inputs[1:base], *data])
+        placed, reshaped = as_planes(node)
+        for old, new in reshaped.items():
+            if old is not node.output and not old.is_constant:
+                self._append(Node("reshape", [old], new, {"shape": [*new.shape]}, node.name), 1)
+        self._append(placed, 1)
+        if placed.output is not node.output:
+            attrs = {"shape": [*node.output.shape]}
+            self._append(Node("reshape", [placed.output], node.output, attrs, node.name), 1)
+
     def _append(self, node: Node, block: int) -> None:
         shape, dtype = node.output.shape, node.output.dtype
         self.layouts[node.output] = Layout(shape, block if len(shape) > 1 else 1, dtype=dtype)
@@ -62,6 +93,8 @@ class _Placer:
 
     def _output_block(self, node: Node) -> int:
         """Block of a node's result."""
+        if node.output in self.planes:
+            return 1
         if node.op in _BLOCKED:
             return self.block
         if node.op in _SAME:
@@ -71,7 +104,7 @@ class _Placer:
 
     def _plain_if_unblocked(self, value: Value, block: int) -> int:
         """Keep what is already plain; bring a graph's input with few channels in plainly."""
-        if value in self.layouts:
+        if value in self.layouts and value not in self.given:
             return self.layouts[value].block
         return 1 if len(value.shape) == 2 or value.shape[1] < block else block
 

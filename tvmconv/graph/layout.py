@@ -3,9 +3,8 @@
 Rewrites, in this order; each takes and returns a graph whose nodes carry the layout of their
 result in ``attrs["layout"]``:
 
-* :func:`assign_channel_blocks`: activations of the convolution family lie in channel blocks through
-  the whole graph, and values are converted only where an operator cannot take blocks, and at the
-  edges;
+* :func:`assign_forms`: activations of the convolution family lie in channel blocks or as planes,
+  whichever is faster for the whole graph, conversions included;
 * :func:`choose_algorithms`: a convolution may be computed on transformed tiles;
 * :func:`assign_halos`: a value that is read with padding gets a halo of zeros;
 * :func:`share_concatenations`: a concatenation along the channels, if its parts start at whole
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tvmconv.graph.blocks import assign_blocks
+from tvmconv.graph.forms import Clock, on_planes
 from tvmconv.graph.fuse import FAMILY, base_inputs
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.kernel import KernelSpec, canonical_json
@@ -42,7 +42,7 @@ class Placed:
         With ``convert`` nodes (plain to blocked or back; of a constant: when it is compiled),
         ``view`` nodes (the same memory) and ``join`` nodes (the parts are slices of the result).
     layouts : dict
-        Of every computed value.
+        Of every input and every computed value.
     buffer : dict
         The value in whose buffer a value lies: a concatenation, or what it is a view of.
     """
@@ -61,6 +61,7 @@ class Placed:
             If a node has no layout.
         """
         placed = cls(Graph(graph.name, graph.inputs, graph.outputs, []))
+        placed.layouts |= {v: Layout(v.shape, dtype=v.dtype) for v in graph.inputs}
         for node in graph.nodes:
             attrs = dict(node.attrs)
             if "layout" not in attrs:
@@ -104,13 +105,13 @@ def _layout(value: Value, attribute: dict[str, Any]) -> Layout:
     return Layout(value.shape, lows=lows, highs=highs, dtype=value.dtype, **found)
 
 
-def place(graph: Graph, block: int) -> Placed:
-    """Give every value of a fused graph a layout, in blocks of so many channels."""
-    graph = assign_halos(assign_channel_blocks(graph, block))
+def place(graph: Graph, block: int, clock: Clock | None = None) -> Placed:
+    """Give every value of a fused graph a layout, in blocks of so many channels or as planes."""
+    graph = assign_halos(assign_forms(graph, block, clock))
     return Placed.of(share_views(share_concatenations(graph)))
 
 
-def assign_channel_blocks(graph: Graph, block: int) -> Graph:
+def assign_forms(graph: Graph, block: int, clock: Clock | None = None) -> Graph:
     """Choose which values lie in blocks.
 
     Parameters
@@ -119,8 +120,11 @@ def assign_channel_blocks(graph: Graph, block: int) -> Graph:
         Fused.
     block : int
         Channels in a block.
+    clock : Clock, optional
+        Without it everything that can lies in blocks.
     """
-    return Placed(*assign_blocks(graph, block)).to_graph()
+    planes = on_planes(graph, block, clock) if clock else ()
+    return Placed(*assign_blocks(graph, block, planes)).to_graph()
 
 
 def choose_algorithms(graph: Graph, choose: Callable[[KernelSpec], str]) -> Graph:
@@ -173,17 +177,38 @@ def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
 def _halos(placed: Placed) -> None:
     """Give every value the halo that its readers need; a maximum may need none or no zeros."""
     positive = _non_negative(placed.graph)
+    nodes: list[Node] = []
+    copies: dict[Value, Value] = {}
     for node in placed.graph.nodes:
-        if node.op not in FAMILY:
-            continue
-        lows, highs = window_halo(node.attrs)
-        if not any(lows) and not any(highs):
-            continue
         x = node.inputs[0]
-        if node.op == "max_pool" and x not in positive:
-            node.attrs = {**node.attrs, "edges": "test"}
-            continue
-        placed.layouts[x] = placed.layouts[x].with_halo(lows, highs)
+        if _reads_halo(node, x in positive):
+            if x in placed.graph.inputs:  # a caller's tensor has none
+                x = copies.get(x) or _copied(placed, nodes, x)
+                copies[node.inputs[0]] = x
+                node.inputs = [x, *node.inputs[1:]]
+            placed.layouts[x] = placed.layouts[x].with_halo(*window_halo(node.attrs))
+        nodes.append(node)
+    placed.graph.nodes = nodes
+
+
+def _reads_halo(node: Node, positive: bool) -> bool:
+    """Whether a node reads zeros around its input, which may be known to have nothing negative."""
+    if node.op not in FAMILY or node.attrs.get("edges") == "test":
+        return False
+    if not any(map(any, window_halo(node.attrs))):
+        return False
+    if node.op == "max_pool" and not positive:
+        node.attrs = {**node.attrs, "edges": "test"}
+        return False
+    return True
+
+
+def _copied(placed: Placed, nodes: list[Node], source: Value) -> Value:
+    """Append a node that copies a value into a plain one of its own."""
+    copy = Value(f"{source.name}:plain", source.shape, source.dtype)
+    placed.layouts[copy] = Layout(source.shape, dtype=source.dtype)
+    nodes.append(Node("convert", [source], copy, {}, source.name))
+    return copy
 
 
 def _non_negative(graph: Graph) -> set[Value]:
@@ -271,28 +296,18 @@ def share_views(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in placed.graph.nodes:
         source = node.inputs[0]
-        if node.op in ("reshape", "convert") and source in made:
+        given = placed.root(source) in graph.inputs
+        if node.op in ("reshape", "convert") and (given or source in made):
             old, new = placed.layouts[source], placed.layouts[node.output]
-            if is_compact(old) and is_compact(new) and _same_order(node, old, new):
+            moves = not (old.is_compact and new.is_compact and _same_order(node, old, new))
+            if not moves and (new.is_plain or not given):  # blocks are aligned, an input is not
                 node.op = "view"
-            elif not (is_plain(old) or is_plain(new)):
-                copy = Value(f"{source.name}:plain", source.shape, source.dtype)
-                placed.layouts[copy] = Layout(source.shape, dtype=source.dtype)
-                nodes.append(Node("convert", [source], copy, {}, node.name))
-                node.inputs = [copy]
+                placed.buffer[node.output] = source
+            elif not (old.is_plain or new.is_plain):
+                node.inputs = [_copied(placed, nodes, source)]
         nodes.append(node)
     placed.graph.nodes = nodes
     return placed.to_graph()
-
-
-def is_plain(layout: Layout) -> bool:
-    """Whether elements lie as in a caller's tensor."""
-    return layout.block == 1 and is_compact(layout)
-
-
-def is_compact(layout: Layout) -> bool:
-    """Whether a tensor has a buffer without a halo to itself."""
-    return not layout.has_halo and not layout.slots
 
 
 def _same_order(node: Node, old: Layout, new: Layout) -> bool:

@@ -26,7 +26,7 @@ from tvmconv.codegen.plan_check import ALIGNMENT_BYTES
 from tvmconv.errors import InputError
 from tvmconv.graph.fuse import HOSTS, base_inputs
 from tvmconv.graph.ir import Node, Value
-from tvmconv.graph.layout import Placed, converts_constant, is_plain
+from tvmconv.graph.layout import Placed, converts_constant
 from tvmconv.graph.memory import Lifetime, aligned, assign_offsets
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
@@ -114,10 +114,39 @@ class _Lowerer:
         self.weights = Weights()
         self.kernels: dict[str, KernelSpec] = {}
         self.steps: list[Step] = []
+        self.outputs = self._direct_outputs()
         self.offsets, self.arena_bytes = self._arena()
 
+    def _is_made(self, value: Value) -> bool:
+        """Whether a step writes a value, or the buffer that it is a view of."""
+        known = value.is_constant or value in self.folded
+        return not known and self.placed.root(value) not in self.inputs
+
+    def _direct_outputs(self) -> dict[Value, int]:
+        """Buffers that are written where the caller wants an output: plain, and read by nobody."""
+        roots = [self.placed.root(value) for value in self.graph.outputs]
+        read = {self.placed.root(value) for node in self.nodes for value in node.inputs}
+        written = {node.output for node in self.nodes}
+        return {
+            root: index
+            for index, root in enumerate(roots)
+            if root in written - read
+            and roots.count(root) == 1
+            and self.placed.layouts[root].is_plain
+        }
+
+    def _port(self, value: Value) -> TensorArgument | None:
+        """The caller's tensor in which a value lies, or None."""
+        root, layout = self.placed.root(value), self.placed.layouts.get(value)
+        shape = value.shape if layout is None else layout.buffer_shape
+        if root in self.inputs:
+            return TensorArgument("input", shape, value.dtype, 0, self.inputs[root])
+        if root in self.outputs:
+            return TensorArgument("output", shape, value.dtype, 0, self.outputs[root])
+        return None
+
     def _in_arena(self, value: Value) -> bool:
-        return not value.is_constant and value not in self.folded and value not in self.inputs
+        return self._is_made(value) and self.placed.root(value) not in self.outputs
 
     def _arena(self) -> tuple[dict[Value, int], int]:
         """Offsets of the buffers of all computed values."""
@@ -145,7 +174,8 @@ class _Lowerer:
             else:
                 self._kernel(node)
         for k, value in enumerate(self.graph.outputs):
-            self._output(k, value)
+            if self.placed.root(value) not in self.outputs:
+                self._output(k, value)
         plan = Plan(
             self.arena_bytes,
             [Port(v.name, v.shape, v.dtype) for v in self.graph.inputs],
@@ -169,10 +199,10 @@ class _Lowerer:
 
     def _plain(self, value: Value) -> TensorArgument:
         """A caller's tensor, a constant, or a compact plain tensor in the arena."""
-        if value in self.inputs:
-            return TensorArgument("input", value.shape, value.dtype, 0, self.inputs[value])
         if value.is_constant or value in self.folded:
             return self._constant(self.folded.get(value, value), Layout(value.shape))
+        if (port := self._port(value)) is not None:
+            return port
         root = self.placed.root(value)
         return TensorArgument("arena", value.shape, value.dtype, self.offsets[root])
 
@@ -181,9 +211,12 @@ class _Lowerer:
         source, result = node.inputs[0], node.output
         new = self.placed.layouts[result]
         old = self.placed.layouts.get(source)
-        if old is None or (is_plain(old)):
+        plain = old is None or old.is_plain
+        if plain and new.is_plain:
+            self.steps.append(CopyStep(self._plain(source), self._plain(result), node.name))
+        elif plain:
             self.steps.append(PackStep(self._plain(source), self._shaped(result), node.name))
-        elif is_plain(new):
+        elif new.is_plain:
             self.steps.append(UnpackStep(self._shaped(source), self._plain(result), node.name))
         else:
             raise ValueError(f"{node.name}: no conversion from {old} to {new}")
@@ -191,7 +224,7 @@ class _Lowerer:
     def _shaped(self, value: Value) -> BlockedTensor:
         """A value as N, C and up to three more axes; plain ones of other ranks are flattened."""
         layout = self.placed.layouts[value]
-        if is_plain(layout):
+        if layout.is_plain:
             offset = self.offsets[self.placed.root(value)]
             return BlockedTensor((1, math.prod(value.shape)), offset, dtype=value.dtype)
         return self._tensor(value)
@@ -241,6 +274,8 @@ class _Lowerer:
         layout = self.placed.layouts[value]
         if value in self.folded:
             return layout, self._constant(self.folded[value], layout)
+        if (port := self._port(value)) is not None:
+            return layout, port
         offset = self.offsets[self.placed.root(value)]
         slot_bytes = math.prod(layout.buffer_shape[2:]) * itemsize(layout.dtype)
         if layout.slots and layout.shape[0] == 1 and slot_bytes % ALIGNMENT_BYTES == 0:

@@ -16,9 +16,11 @@ and an own pass can run after fusion, before layouts are chosen::
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from tvmconv._tvm import TVMObject, relax, tvm
 from tvmconv.graph import fuse, layout
+from tvmconv.graph.forms import Clock
 from tvmconv.graph.ir import Graph
 from tvmconv.graph.relax import from_relax, to_relax
 from tvmconv.kernel import KernelSpec
@@ -51,14 +53,22 @@ def fusion_passes() -> list[TVMObject]:
     return [graph_pass(name, rewrite) for name, rewrite in fuse.REWRITES]
 
 
-def layout_passes(block: int, choose: Callable[[KernelSpec], str]) -> list[TVMObject]:
-    """Passes after which every value has its layout, in blocks of so many channels.
+class Choices(Clock, Protocol):
+    """Makes the choices that the passes leave to measurements or a model."""
 
-    ``choose(spec)`` names the algorithm of a convolution.
-    """
+    def algorithm(self, spec: KernelSpec) -> str:
+        """Name of the algorithm of a convolution."""
+
+
+def layout_passes(block: int, choices: Choices | None) -> list[TVMObject]:
+    """Passes after which every value has its layout; see :func:`optimized`."""
+
+    def choose_algorithms(graph: Graph) -> Graph:
+        return layout.choose_algorithms(graph, choices.algorithm) if choices else graph
+
     return [
-        graph_pass("AssignBlocks", lambda graph: layout.assign_channel_blocks(graph, block)),
-        graph_pass("ChooseAlgorithms", lambda graph: layout.choose_algorithms(graph, choose)),
+        graph_pass("AssignForms", lambda graph: layout.assign_forms(graph, block, choices)),
+        graph_pass("ChooseAlgorithms", choose_algorithms),
         graph_pass("AssignHalos", layout.assign_halos),
         graph_pass("ShareConcatenations", layout.share_concatenations),
         graph_pass("ShareViews", layout.share_views),
@@ -68,7 +78,7 @@ def layout_passes(block: int, choose: Callable[[KernelSpec], str]) -> list[TVMOb
 def optimized(
     graph: Graph,
     block: int,
-    choose: Callable[[KernelSpec], str] = lambda spec: "direct",
+    choices: Choices | None = None,
     *,
     fused: bool = False,
 ) -> TVMObject:
@@ -79,8 +89,8 @@ def optimized(
     graph : Graph
     block : int
         Channels in a block.
-    choose : callable
-        ``choose(spec)``: name of the algorithm of a convolution; all are direct if left out.
+    choices : Choices, optional
+        Without them all convolutions are direct, and on blocks.
     fused : bool
         Whether the graph has been through fusion.
 
@@ -90,5 +100,5 @@ def optimized(
         Every binding carries the layout of its result.
     """
     passes = [] if fused else fusion_passes()
-    passes += [relax.transform.DeadCodeElimination(), *layout_passes(block, choose)]
+    passes += [relax.transform.DeadCodeElimination(), *layout_passes(block, choices)]
     return tvm.transform.Sequential(passes, name="tvmconv")(to_relax(graph))

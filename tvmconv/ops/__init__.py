@@ -175,6 +175,8 @@ class Operator:
     layout : {"plain", "same", "blocked", "any"}
         Where channels may lie in blocks: nowhere; in every tensor if they do in one input; in
         every tensor, always; always in the output, while x is read in either form.
+    planes : bool
+        Whether there are kernels on plain tensors too, of an operator whose tensors lie in blocks.
     takes_program : bool
         Whether the kernel can apply a fused program to its result while that is in registers.
     internal : bool
@@ -196,6 +198,7 @@ class Operator:
     expression: Callable[..., Any] | None = None
     costly: bool = False
     layout: Literal["plain", "same", "blocked", "any"] = "plain"
+    planes: bool = False
     takes_program: bool = False
     internal: bool = False
 

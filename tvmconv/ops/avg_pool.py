@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmconv.kernel import KIND, KernelSpec
-from tvmconv.ops import Array, Float64, expressions, importing, max_pool, windows
+from tvmconv.ops import Array, Float64, expressions, importing, max_pool, rows, windows
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -61,7 +61,24 @@ def compute(spec: KernelSpec) -> list[Any]:
     p = Problem.parse(spec.attrs["problem"])
     counts = divisors(p)
     table = None if np.ptp(counts) == 0 else te.placeholder(counts.shape, name="reciprocal")
-    x_layout, out = spec.inputs[0], spec.output
+    planes = spec.output.block == 1
+    x, pool = rows.pooled(spec, te.sum, 0.0, False) if planes else _pooled(spec)
+
+    def mean(*index: Any) -> Any:
+        if table is None:
+            return pool(*index) * tirx.const(1.0 / float(counts.flat[0]), "float32")
+        return pool(*index) * table[tuple(index[2 : 2 + p.rank])]
+
+    operands, output = expressions.finish(spec, mean)
+    return [x, *([] if table is None else [table]), *operands, output]
+
+
+def _pooled(spec: KernelSpec) -> list[Any]:
+    """The input, and its sum over the taps, on channel blocks."""
+    from tvmconv._tvm import te
+
+    p = Problem.parse(spec.attrs["problem"])
+    x_layout = spec.inputs[0]
     x = expressions.placeholder(x_layout, "x")
     taps = expressions.tap_axes(p)
 
@@ -70,15 +87,8 @@ def compute(spec: KernelSpec) -> list[Any]:
         place = expressions.window(p, position, taps)
         return te.sum(x_layout.at_slot(x, n, slot, place, (lane,)), axis=taps)
 
-    pool = te.compute(out.iteration_shape, body, name="pool", attrs={KIND: "window"})
-
-    def mean(*index: Any) -> Any:
-        if table is None:
-            return pool(*index) * tirx.const(1.0 / float(counts.flat[0]), "float32")
-        return pool(*index) * table[tuple(index[2:-1])]
-
-    operands, output = expressions.finish(spec, mean)
-    return [x, *([] if table is None else [table]), *operands, output]
+    shape = spec.output.iteration_shape
+    return [x, te.compute(shape, body, name="pool", attrs={KIND: "window"})]
 
 
 def import_average_pool(node: OnnxNode, builder: Builder) -> Value:
@@ -141,4 +151,5 @@ shared.register_family(
     bad_cases=BAD_CASES,
     compute=compute,
     pack=pack,
+    planes=True,
 )

@@ -17,10 +17,12 @@ from tvmconv.ops import (
     Array,
     Family,
     Float64,
+    PackedWeight,
     Shape,
     channels,
     expressions,
     importing,
+    planes,
     summing,
     winograd,
 )
@@ -40,8 +42,8 @@ def validate(problem: Problem) -> None:
             problem.fail("groups", f"must divide the {count} {name} channels,"
                          f" got {problem.groups}")  # fmt: skip
     if winograd.tile_outputs(problem) and not winograd.fits(problem):
-        problem.fail("algorithm", f"{problem.option('algorithm')} is for filters of 3 or 3x3 taps"
-                     " with stride, dilation and groups 1")  # fmt: skip
+        problem.fail("algorithm", f"{problem.option('algorithm')} is for filters of 3 taps"
+                     " along some axis, with stride and groups 1")  # fmt: skip
 
 
 def inputs(problem: Problem) -> dict[str, Shape]:
@@ -80,7 +82,8 @@ def compute(spec: KernelSpec) -> list[Any]:
 
     With the attribute ``shuffled``, the convolution reads the channel shuffle of ``x`` in so many
     groups; :mod:`tvmconv.graph.shuffle` sets it. Where the problem names
-    that algorithm, it is computed as :mod:`tvmconv.ops.winograd` has it.
+    that algorithm, it is computed as :mod:`tvmconv.ops.winograd` has it, and on planes as
+    :mod:`tvmconv.ops.planes` has it.
 
     Arguments are ``x``, the weight of :func:`tvmconv.ops.channels.packed_shape`, the bias
     (slots, block) if there is one, the operands of the program, and the output.
@@ -90,6 +93,8 @@ def compute(spec: KernelSpec) -> list[Any]:
     p = Problem.parse(spec.attrs["problem"])
     if winograd.tile_outputs(p):
         return winograd.compute(spec)
+    if spec.output.block == 1:
+        return planes.compute(spec)
     x_layout, block = spec.inputs[0], spec.output.block
     plan = channels.channel_plan(p, x_layout.block, block)
     x = expressions.placeholder(x_layout, "x")
@@ -110,7 +115,8 @@ def compute(spec: KernelSpec) -> list[Any]:
         return te.sum(element * weight[(slot, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
 
     kind = "grouped" if any(plan.starts) else "contraction"
-    result = summing.summed(spec.output.iteration_shape, terms, plan.trips, together, kind)
+    attrs = expressions.window_attrs(p)
+    result = summing.summed(spec.output.iteration_shape, terms, plan.trips, together, kind, attrs)
     operands, output = expressions.finish(spec, lambda *index: result(*index), bias)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
 
@@ -119,7 +125,25 @@ def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     """The weight and the bias as the kernel's algorithm reads them."""
     if winograd.tile_outputs(Problem.parse(spec.attrs["problem"])):
         return winograd.pack(spec, constants)
+    if spec.output.block == 1:
+        return planes.pack(spec, constants)
     return channels.pack(spec, constants)
+
+
+def packed_shape(problem: Problem, in_block: int, block: int) -> Shape:
+    """Shape of the packed weight."""
+    if block == 1:
+        return planes.packed_shape(problem)
+    return channels.packed_shape(problem, in_block, block)
+
+
+def packed_element(
+    problem: Problem, in_block: int, block: int, source: Any, index: Sequence[Any]
+) -> Any:
+    """Element of the packed weight as an expression of the weight as ONNX has it."""
+    if block == 1:
+        return planes.packed_element(problem, source, index)
+    return channels.packed_element(problem, in_block, block, source, index)
 
 
 def import_conv(node: OnnxNode, builder: Builder) -> Value:
@@ -221,7 +245,10 @@ BAD_CASES = (
     ("conv2d:1x8x9x9:8x3x3:dilation=2000000000", "dilation makes the filter span 4000000001"),
     ("conv2d:1x64x56x56:64x3x3:algorithm=fft", "algorithm must be one of auto, direct, winograd2"),
     ("conv2d:1x64x56x56:64x5x5:algorithm=winograd2", "algorithm winograd2 is for filters of 3"),
-    ("conv3d:1x64x6x6x6:64x3x3x3:algorithm=winograd2", "algorithm winograd2 is for filters of 3"),
+    (
+        "conv2d:1x8x9x9:8x3x3:stride=2:algorithm=winograd2",
+        "along some axis, with stride and groups",
+    ),
     ("convd2:1x64x56x56:64x3x3", "unknown operator 'convd2'; did you mean conv"),
 )
 
@@ -235,6 +262,7 @@ shared.register_family(
     bad_cases=BAD_CASES,
     compute=compute,
     pack=pack,
-    packed_weight=channels.PACKED_WEIGHT,
+    packed_weight=PackedWeight(packed_shape, packed_element),
     layout="any",
+    planes=True,
 )

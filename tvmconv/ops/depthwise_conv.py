@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv.kernel import KIND, KernelSpec
-from tvmconv.ops import Array, Float64, PackedWeight, Shape, conv, expressions
+from tvmconv.ops import Array, Float64, PackedWeight, Shape, conv, expressions, rows
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -58,8 +58,13 @@ def packed_element(
 
 
 def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
-    """Weight as :func:`packed_shape` says and bias (slots, block), both padded with 0."""
+    """Weight as :func:`packed_shape` says and bias (slots, block), both padded with 0.
+
+    On planes: weight (CO, *kernel), bias (CO,).
+    """
     problem = Problem.parse(spec.attrs["problem"])
+    if spec.output.block == 1:
+        return [constants[0].reshape(problem.co, *problem.kernel), *constants[1:]]
     block, slots = spec.output.block, spec.output.own_slots
     wide = np.zeros((slots * block, *problem.kernel), constants[0].dtype)
     wide[: problem.co] = constants[0].reshape(problem.co, *problem.kernel)
@@ -78,6 +83,8 @@ def compute(spec: KernelSpec) -> list[Any]:
 
     p = Problem.parse(spec.attrs["problem"])
     x_layout, out = spec.inputs[0], spec.output
+    if out.block == 1:
+        return _on_planes(spec, p)
     x = expressions.placeholder(x_layout, "x")
     shape = packed_shape(p, x_layout.block, out.block)
     weight = te.placeholder(shape, name="weight")
@@ -98,6 +105,43 @@ def compute(spec: KernelSpec) -> list[Any]:
 
     conv = te.compute(out.iteration_shape, body, name="depthwise", attrs={KIND: "window"})
     operands, output = expressions.finish(spec, lambda *index: conv(*index), bias)
+    return [x, weight, *([] if bias is None else [bias]), *operands, output]
+
+
+def _on_planes(spec: KernelSpec, p: Problem) -> list[Any]:
+    """The sum over the taps on planes: weight (CO, *kernel), bias (CO,)."""
+    from tvmconv._tvm import te
+
+    x = expressions.placeholder(spec.inputs[0], "x")
+    weight = te.placeholder((p.co, *p.kernel), name="weight")
+    bias = te.placeholder((p.co,), name="bias") if p.bias else None
+    taps = expressions.tap_axes(p)
+    own = p.out_spatial[-1]
+    # Short rows are computed as whole vectors and cropped, if no operand has such rows as well.
+    width = own if spec.inputs[1:] else rows.whole_vectors(own)
+    at = rows.neighbourhood(spec.inputs[0], x, p, width)
+
+    def body(*index: Any) -> Any:
+        n, channel, *position = index
+        element = at(n, channel // (p.co // p.ci), position, taps)
+        return te.sum(element * weight[(channel, *taps)], axis=taps)
+
+    shape = (*spec.output.shape[:-1], width)
+    conv = te.compute(shape, body, name="depthwise", attrs={KIND: "rows"})
+
+    def result(*index: Any) -> Any:
+        return conv(*index) if bias is None else conv(*index) + bias[index[1]]
+
+    if width == own:
+        operands, output = expressions.finish(spec, result)
+    else:
+        wide = expressions.elements(
+            shape,
+            lambda *index: expressions.apply_program(result(*index), spec.program, lambda k: None),
+            name="wide",
+            kind="wide",
+        )
+        operands, output = [], rows.cropped(spec, wide)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
 
 
@@ -144,4 +188,5 @@ shared.register_family(
     compute=compute,
     pack=pack,
     packed_weight=PackedWeight(packed_shape, packed_element),
+    planes=True,
 )

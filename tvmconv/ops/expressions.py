@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv import ops, te_math
-from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.kernel import KIND, WINDOW, KernelSpec
 from tvmconv.layout import Layout
 from tvmconv.ops import Array, Shape
 from tvmconv.problem import Problem
@@ -28,6 +28,14 @@ def window(problem: Problem, position: Sequence[Any], taps: Sequence[Any]) -> li
     """Input position of a tap at an output position: ``o*stride - low + k*dilation``."""
     axes = zip(position, problem.stride, taps, problem.dilation, problem.pads_low, strict=True)
     return [o * s + k * d - low for o, s, k, d, low in axes]
+
+
+def window_attrs(problem: Problem) -> dict[str, list[int]]:
+    """The attribute ``WINDOW`` of a problem's reduction, if its windows reach into padding."""
+    if not any(problem.pads_low) and not any(problem.pads_high):
+        return {}
+    axes = zip(problem.stride, problem.dilation, problem.pads_low, problem.in_spatial, strict=True)
+    return {WINDOW: [number for axis in axes for number in axis]}
 
 
 def tap_axes(problem: Problem) -> list[Any]:

@@ -42,6 +42,7 @@ def register_family(
     pack: Callable[[KernelSpec, Sequence[Array]], list[Array]] | None = None,
     packed_weight: PackedWeight | None = None,
     layout: Literal["blocked", "any"] = "blocked",
+    planes: bool = False,
 ) -> Operator:
     """Register an operator whose only node attribute is its problem's text.
 
@@ -62,6 +63,7 @@ def register_family(
             pack=pack,
             packed_weight=packed_weight,
             layout=layout,
+            planes=planes,
             takes_program=True,
         )
     )

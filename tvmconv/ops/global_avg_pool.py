@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmconv.kernel import KIND, KernelSpec
-from tvmconv.ops import Array, Family, Float64, expressions, importing
+from tvmconv.ops import Array, Family, Float64, expressions, importing, rows
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -45,7 +45,8 @@ def compute(spec: KernelSpec) -> list[Any]:
     """The sum over the map, times the reciprocal of its size."""
     from tvmconv._tvm import te, tirx
 
-    x, total = whole_map(spec, te.sum)
+    planes = spec.output.block == 1
+    x, total = rows.whole_plane(spec, te.sum, 0.0) if planes else whole_map(spec, te.sum)
     factor = tirx.const(1.0 / prod(spec.inputs[0].shape[2:]), "float32")
     operands, output = expressions.finish(spec, lambda *index: total(*index) * factor)
     return [x, *operands, output]
@@ -93,4 +94,5 @@ shared.register_family(
     cases=CASES,
     bad_cases=BAD_CASES,
     compute=compute,
+    planes=True,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmconv.kernel import KernelSpec
-from tvmconv.ops import Array, Float64, expressions, global_avg_pool, importing
+from tvmconv.ops import Array, Float64, expressions, global_avg_pool, importing, rows
 from tvmconv.ops import family as shared
 from tvmconv.problem import Problem
 
@@ -28,7 +28,10 @@ def compute(spec: KernelSpec) -> list[Any]:
     """The maximum over the map; NaN is no more than a number."""
     from tvmconv._tvm import te
 
-    x, largest = global_avg_pool.whole_map(spec, te.max)
+    if spec.output.block == 1:
+        x, largest = rows.whole_plane(spec, te.max, te.min_value("float32"))
+    else:
+        x, largest = global_avg_pool.whole_map(spec, te.max)
     operands, output = expressions.finish(spec, lambda *index: largest(*index))
     return [x, *operands, output]
 
@@ -63,4 +66,5 @@ shared.register_family(
     cases=CASES,
     bad_cases=BAD_CASES,
     compute=compute,
+    planes=True,
 )

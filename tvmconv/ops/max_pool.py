@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmconv.kernel import KIND, KernelSpec
-from tvmconv.ops import Array, Family, Float64, expressions, importing, windows
+from tvmconv.ops import Array, Family, Float64, expressions, importing, rows, windows
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -49,6 +49,12 @@ def compute(spec: KernelSpec) -> list[Any]:
 
     p = Problem.parse(spec.attrs["problem"])
     x_layout, out = spec.inputs[0], spec.output
+    if out.block == 1:
+        # The nearest row inside belongs to the window too, unless the window skips it.
+        nearest = set(p.dilation[:-1]) <= {1}
+        x, pool = rows.pooled(spec, te.max, te.min_value("float32"), nearest)
+        operands, output = expressions.finish(spec, lambda *index: pool(*index))
+        return [x, *operands, output]
     x = expressions.placeholder(x_layout, "x")
     taps = expressions.tap_axes(p)
     tested = spec.attrs.get("edges") == "test"
@@ -140,4 +146,5 @@ shared.register_family(
     cases=CASES,
     bad_cases=BAD_CASES,
     compute=compute,
+    planes=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tvmconv.kernel import KIND
@@ -29,11 +29,21 @@ def together(trips: int, terms: int, chain: int = CHAIN) -> int:
     return found if found * terms >= _SHORTEST_CHAIN else trips
 
 
-def summed(shape: Shape, terms: Callable[..., Any], trips: int, length: int, kind: str) -> Any:
-    """The whole sum of each output element, in one chain of additions or as a sum of parts."""
+def summed(
+    shape: Shape,
+    terms: Callable[..., Any],
+    trips: int,
+    length: int,
+    kind: str,
+    attrs: Mapping[str, Any] | None = None,
+) -> Any:
+    """The whole sum of each output element, in one chain of additions or as a sum of parts.
+
+    The parts have the kind and the other attributes.
+    """
     from tvmconv._tvm import te
 
-    attrs = {KIND: kind}
+    attrs = {KIND: kind, **(attrs or {})}
     if length == trips:
         return te.compute(shape, lambda *index: terms(index, 0), name="conv", attrs=attrs)
     parts = trips // length

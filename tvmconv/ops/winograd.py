@@ -6,9 +6,12 @@ of ``m·r``::
     y = Aᵀ[(G w) ⊙ (Bᵀ x)]
 
 and along several axes the transforms nest. The products of all channels together are one matrix
-product for each of the ``(m + r - 1)^rank`` transformed elements. :func:`matrices` makes A, G and B
+product for each of the ``(m + r - 1)^axes`` transformed elements. :func:`matrices` makes A, G and B
 from interpolation points; points in pairs ±p make sums that two rows of a transform share, and
 points p and 1/p keep all their powers, and so the rounding errors, small.
+
+The last two axes of three taps are transformed; the products sum over the taps of the others. A
+dilated filter has its neighbours in tiles of elements that lie its dilation apart.
 
 References
 ----------
@@ -27,10 +30,13 @@ import numpy as np
 
 from tvmconv.kernel import KIND, TILES, KernelSpec
 from tvmconv.layout import Layout
-from tvmconv.ops import Array, Float64, Shape, channels, expressions, summing
+from tvmconv.ops import Array, Float64, Shape, channels, expressions, summing, tiling
+from tvmconv.ops.tiling import Axis
 from tvmconv.problem import Problem
 
-#: Taps of the filter along every axis.
+#: Axes that are transformed, at most: the transformed weights of three would be too many.
+_MAX_AXES = 2
+#: Taps of the filter along a transformed axis.
 TAPS = 3
 #: Finite interpolation points by the number of outputs; infinity comes to them.
 POINTS: dict[int, tuple[float, ...]] = {
@@ -43,21 +49,45 @@ POINTS: dict[int, tuple[float, ...]] = {
 CHAINS = {2: 64, 4: 64, 6: 32}
 #: Values of a problem's option ``algorithm`` that name this one, and the tile of each.
 ALGORITHMS = {f"winograd{outputs}": outputs for outputs in POINTS}
+#: Those whose kernel reads the weights as they are, and transforms them itself.
+IN_KERNEL = {f"winograd{outputs}k": outputs for outputs in (2, 4)}
 
 
 def fits(problem: Problem) -> bool:
     """Whether a convolution can be computed so, if its input lies in channel blocks."""
-    return (
-        problem.rank <= 2
-        and problem.groups == 1
-        and all(extent == TAPS for extent in problem.kernel)
-        and all(step == 1 for step in (*problem.stride, *problem.dilation))
-    )
+    return problem.groups == 1 and TAPS in problem.kernel and all(s == 1 for s in problem.stride)
 
 
 def tile_outputs(problem: Problem) -> int:
-    """Outputs of a tile along each axis; 0 if the problem is computed directly."""
-    return ALGORITHMS.get(problem.option("algorithm") or "", 0)
+    """Outputs of a tile along each transformed axis; 0 if the problem is computed directly."""
+    return (ALGORITHMS | IN_KERNEL).get(problem.option("algorithm") or "", 0)
+
+
+def _in_kernel(problem: Problem) -> bool:
+    """Whether the kernel transforms the weights."""
+    return problem.option("algorithm") in IN_KERNEL
+
+
+def _transformed_axes(problem: Problem) -> list[int]:
+    """Which spatial axes are transformed."""
+    return [axis for axis, taps in enumerate(problem.kernel) if taps == TAPS][-_MAX_AXES:]
+
+
+def tile_axes(problem: Problem, outputs: int) -> tuple[Axis, ...]:
+    """How each spatial axis is divided."""
+    chosen = _transformed_axes(problem)
+    return tuple(
+        Axis(*((outputs, dilation) if k in chosen else (1, 1)), taps, dilation, low, extent)
+        for k, (taps, dilation, low, extent) in enumerate(
+            zip(
+                problem.kernel,
+                problem.dilation,
+                problem.pads_low,
+                problem.out_spatial,
+                strict=True,
+            )
+        )
+    )
 
 
 @cache
@@ -83,46 +113,58 @@ def matrices(outputs: int) -> tuple[Float64, Float64, Float64]:
     return at, g, bt
 
 
-def transform_weight(weight: Array, outputs: int) -> Float64:
-    """``G w Gᵀ`` over the spatial axes of a weight (CO, CI, *taps), in float64."""
+def transform_weight(weight: Array, outputs: int, axes: Sequence[int]) -> Float64:
+    """``G w Gᵀ`` over some axes of a weight, in float64."""
     _, g, _ = matrices(outputs)
     result = weight.astype(np.float64)
-    for axis in range(2, weight.ndim):
+    for axis in axes:
         result = np.moveaxis(np.tensordot(g, result, (1, axis)), 0, axis)
     return result
 
 
-def tile_counts(problem: Problem, outputs: int) -> tuple[int, ...]:
-    """Number of tiles along each spatial axis."""
-    return tuple(-(-size // outputs) for size in problem.out_spatial)
-
-
 def halo(problem: Problem, outputs: int) -> tuple[list[int], list[int]]:
     """How far the tiles reach beyond the input, before and after each axis."""
-    tiles = zip(tile_counts(problem, outputs), problem.pads_low, problem.in_spatial, strict=True)
-    highs = [max(0, count * outputs + TAPS - 1 - low - size) for count, low, size in tiles]
-    return list(problem.pads_low), highs
+    axes = zip(tile_axes(problem, outputs), problem.in_spatial, strict=True)
+    return list(problem.pads_low), [max(0, axis.reach - axis.low - size) for axis, size in axes]
 
 
-def packed_shape(problem: Problem, outputs: int, in_block: int, block: int) -> tuple[int, ...]:
-    """Shape of the packed weight: (*elements, slots, channels / step, step, block)."""
+def packed_shape(problem: Problem, in_block: int, block: int) -> tuple[int, ...]:
+    """Shape of the packed weight: (*elements, slots, channels / step, *taps, step, block).
+
+    Where the kernel transforms the weight: (slots, channels / step, *taps, step, *kernel, block),
+    with the kernel's transformed axes only, so that it is read from end to end.
+    """
     plan = channels.channel_plan(problem, in_block, block)
-    elements = (outputs + TAPS - 1,) * problem.rank
-    return (*elements, -(-problem.co // block), plan.trips, plan.step, block)
+    axes = tile_axes(problem, tile_outputs(problem))
+    chosen = tiling.transformed(axes)
+    slots = -(-problem.co // block)
+    taps = (axis.taps for axis in tiling.summed(axes))
+    if _in_kernel(problem):
+        kernel = (axis.taps for axis in chosen)
+        return (slots, plan.trips, *taps, plan.step, *kernel, block)
+    elements = (tile_outputs(problem) + TAPS - 1,) * len(chosen)
+    return (*elements, slots, plan.trips, *taps, plan.step, block)
 
 
 def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
-    """The transformed weight as :func:`packed_shape` says, and the bias (slots, block)."""
+    """The weight, transformed or not, as :func:`packed_shape` says, and the bias (slots, block)."""
     problem = Problem.parse(spec.attrs["problem"])
-    outputs = tile_outputs(problem)
     block, slots = spec.output.block, spec.output.own_slots
     plan = channels.channel_plan(problem, spec.inputs[0].block, block)
     wide = np.zeros((slots * block, problem.ci, *problem.kernel), np.float64)
     wide[: problem.co] = constants[0]
-    elements = transform_weight(wide, outputs).astype(constants[0].dtype)
-    shaped = elements.reshape(slots, block, plan.trips, plan.step, *elements.shape[2:])
-    order = (*range(4, shaped.ndim), 0, 2, 3, 1)
-    packed = np.ascontiguousarray(shaped.transpose(order))
+    chosen = [2 + axis for axis in _transformed_axes(problem)]
+    if not _in_kernel(problem):
+        wide = transform_weight(wide, tile_outputs(problem), chosen)
+    shaped = wide.reshape(slots, block, plan.trips, plan.step, *wide.shape[2:])
+    first = [2 + axis for axis in chosen]
+    taps = [axis for axis in range(4, shaped.ndim) if axis not in first]
+    if _in_kernel(problem):
+        order = (0, 2, *taps, 3, *first, 1)
+    else:
+        order = (*first, 0, 2, *taps, 3, 1)
+    packed = shaped.transpose(order).astype(constants[0].dtype)
+    packed = packed.reshape(packed_shape(problem, spec.inputs[0].block, block))
     return [packed, *(expressions.pack_channels(b, slots, block) for b in constants[1:])]
 
 
@@ -138,55 +180,95 @@ def compute(spec: KernelSpec) -> list[Any]:
     outputs = tile_outputs(p)
     x_layout, block = spec.inputs[0], spec.output.block
     plan = channels.channel_plan(p, x_layout.block, block)
-    n, tiles = outputs + TAPS - 1, tile_counts(p, outputs)
-    elements, total = (n,) * p.rank, p.batch * prod(tiles)
+    axes = tile_axes(p, outputs)
+    elements = (outputs + TAPS - 1,) * len(tiling.transformed(axes))
+    tiles = p.batch * prod(axis.count for axis in axes)
     x = expressions.placeholder(x_layout, "x")
-    weight = te.placeholder(packed_shape(p, outputs, x_layout.block, block), name="weight")
+    weight = te.placeholder(packed_shape(p, x_layout.block, block), name="weight")
+    factors = _transformed_weight(weight, outputs, len(elements)) if _in_kernel(p) else weight
     slots = spec.output.own_slots
     bias = te.placeholder((slots, block), name="bias") if p.bias else None
-    data = _transformed_input(p, x_layout, x, outputs, tiles)
-    length = summing.together(plan.trips, plan.step, CHAINS[outputs])
+    data = _transformed_input(p, x_layout, x, outputs, axes)
+    summed = tiling.summed(axes)
+    taps = prod(axis.taps for axis in summed)
+    length = summing.together(plan.trips, plan.step * taps, CHAINS[outputs])
     rc, ri = te.reduce_axis((0, length), "rc"), te.reduce_axis((0, plan.step), "ri")
+    rk = [te.reduce_axis((0, axis.taps), f"rk{k}") for k, axis in enumerate(summed)]
 
     def terms(index: tuple[Any, ...], first_trip: Any) -> Any:
         *element, slot, tile, lane = index
         trip = first_trip + rc
         channel = trip * plan.step + ri
-        read = data[(*element, channel // x_layout.block, tile, channel % x_layout.block)]
-        return te.sum(read * weight[(*element, slot, trip, ri, lane)], axis=[rc, ri])
+        place = (channel // x_layout.block, tiling.data_tile(axes, tile, rk))
+        read = data[(*element, *place, channel % x_layout.block)]
+        return te.sum(read * factors[(*element, slot, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
 
-    shape = (*elements, slots, total, block)
+    shape = (*elements, slots, tiles, block)
     product = summing.summed(shape, terms, plan.trips, length, "product")
-    sums = te.compute(shape, lambda *i: product(*i), name="sums", attrs={KIND: "sums"})
-    operands, output = _finished(spec, p, outputs, tiles, sums, bias)
+    # What is added part by part, each with its weights, is no copy of sums that are complete.
+    if not _in_kernel(p) or length == plan.trips:
+        product = te.compute(shape, lambda *i: product(*i), name="sums", attrs={KIND: "sums"})
+    operands, output = _finished(spec, outputs, axes, product, bias)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
 
 
+def _transformed_weight(weight: Any, outputs: int, rank: int) -> Any:
+    """``G w Gᵀ``: (*elements, slot, trip, *taps, inner channel, lane), one axis after the other."""
+    _, g, _ = matrices(outputs)
+    extents = [int(extent) for extent in weight.shape]
+    outer, block = extents[: -1 - rank], extents[-1]
+
+    def body(stage: int, index: tuple[Any, ...], previous: Any) -> Any:
+        place, rest, lane = index[:rank], index[rank:-1], index[-1]
+
+        def element(k: int) -> Any:
+            at_k = [*place[:stage], k, *place[stage + 1 :]]
+            return previous[(*at_k, *rest, lane) if stage else (*rest, *at_k, lane)]
+
+        return _row(g, place[stage], element)
+
+    for stage in range(rank):
+        done = stage + 1
+        shape = (*(g.shape[0],) * done, *(TAPS,) * (rank - done), *outer, block)
+        weight = _stage(shape, partial(body, stage), weight, f"weight{stage}", "weight_tile")
+    return weight
+
+
 def _transformed_input(
-    p: Problem, layout: Layout, x: Any, outputs: int, tiles: Sequence[int]
+    p: Problem, layout: Layout, x: Any, outputs: int, axes: Sequence[Axis]
 ) -> Any:
     """``Bᵀ x B`` of every tile: (*elements, input slot, tile, lane), one axis after the other."""
     _, _, bt = matrices(outputs)
-    n, rank = bt.shape[0], p.rank
-    total = p.batch * prod(tiles)
+    n, rank = bt.shape[0], len(tiling.transformed(axes))
 
-    def body(axis: int, index: tuple[Any, ...], previous: Any) -> Any:
+    def body(stage: int, index: tuple[Any, ...], previous: Any) -> Any:
         *place, slot, tile, lane = index
 
         def element(k: int) -> Any:
-            at_k = [*place[:axis], k, *place[axis + 1 :]]
-            if axis:
+            at_k = [*place[:stage], k, *place[stage + 1 :]]
+            if stage:
                 return previous[(*at_k, slot, tile, lane)]
-            batch, origin = _origin(tile, tiles, outputs)
-            corner = [o + j - low for o, j, low in zip(origin, at_k, p.pads_low, strict=True)]
+            batch, corner = _corner(axes, tile, at_k)
             return layout.at_slot(previous, batch, slot, corner, (lane,))
 
-        return _row(bt, place[axis], element)
+        return _row(bt, place[stage], element)
 
+    total = tiling.data_tiles(p.batch, axes)
     shape = ((n,) * rank) + (layout.own_slots, total, layout.block)
-    for axis in range(rank):
-        x = _stage(shape, partial(body, axis), x, f"data{axis}", "data_tile")
+    for stage in range(rank):
+        x = _stage(shape, partial(body, stage), x, f"data{stage}", "data_tile")
     return x
+
+
+def _corner(axes: Sequence[Axis], tile: Any, elements: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Batch and position in the input of an element of a tile of the input."""
+    batch, places = tiling.data_place(axes, tile)
+    element = iter(elements)
+    position = []
+    for axis, place in zip(axes, places, strict=True):
+        offset = next(element) * axis.step if axis.transformed else 0
+        position.append(axis.origin(place) + offset - axis.low)
+    return batch, position
 
 
 def _stage(
@@ -198,23 +280,14 @@ def _stage(
     return te.compute(shape, lambda *index: body(index, previous), name=name, attrs={KIND: kind})
 
 
-def _origin(tile: Any, tiles: Sequence[int], outputs: int) -> tuple[Any, list[Any]]:
-    """Batch and first output position of a tile."""
-    position = []
-    for count in reversed(tiles):
-        position.append(tile % count * outputs)
-        tile = tile // count
-    return tile, position[::-1]
-
-
 def _finished(
-    spec: KernelSpec, p: Problem, outputs: int, tiles: Sequence[int], sums: Any, bias: Any
+    spec: KernelSpec, outputs: int, axes: Sequence[Axis], sums: Any, bias: Any
 ) -> tuple[list[Any], Any]:
     """``Aᵀ s A`` of every tile, bias and program: (tile, slot, *position in the tile, lane)."""
     from tvmconv._tvm import te
 
     at, _, _ = matrices(outputs)
-    n, rank = at.shape[1], p.rank
+    n, rank = at.shape[1], len(tiling.transformed(axes))
     total, slots, block = int(sums.shape[-2]), spec.output.own_slots, spec.output.block
 
     def body(axis: int, index: tuple[Any, ...], previous: Any) -> Any:
@@ -237,16 +310,19 @@ def _finished(
 
     def locate(tile: Any, slot: Any, *rest: Any) -> tuple[Any, ...]:
         """Index of an element in the output, the nearest one for what a tile has too much."""
-        *place, lane = rest
-        batch, origin = _origin(tile, tiles, outputs)
+        *inner, lane = rest
+        batch, places = tiling.output_place(axes, tile)
+        offset = iter(inner)
         position = [
-            te.min(o + k, size - 1) for o, k, size in zip(origin, place, p.out_spatial, strict=True)
-        ]
+            te.min(axis.origin(place) + (next(offset) * axis.step if axis.transformed else 0),
+                   axis.extent - 1)
+            for axis, place in zip(axes, places, strict=True)
+        ]  # fmt: skip
         return (batch, slot, *position, lane)
 
     shape = (total, slots, *(outputs,) * rank, block)
-    form = [outputs, *p.out_spatial]
-    return expressions.finish(spec, result, bias, shape=shape, locate=locate, attrs={TILES: form})
+    attrs = {TILES: tiling.form(axes)}
+    return expressions.finish(spec, result, bias, shape=shape, locate=locate, attrs=attrs)
 
 
 def _row(matrix: Float64, index: Any, element: Callable[[int], Any]) -> Any:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
+import mmap
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import combinations
 from typing import Any
 
@@ -13,6 +18,8 @@ import numpy.typing as npt
 from tvmconv.errors import InputError
 from tvmconv.names import nearest
 
+#: Bytes of a cache line, and from which on an array has pages of its own.
+_LINE, _HUGE_PAGE = 64, 2 << 20
 _CPU_DEVICES = (1, 3)  # DLPack: CPU, and host memory pinned for CUDA
 
 
@@ -29,7 +36,7 @@ class Port:
         """The port that an entry of checked metadata describes."""
         return cls(entry["name"], tuple(entry["shape"]), entry["dtype"])
 
-    @property
+    @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
         """NumPy's element type; ``bfloat16`` needs the ``ml_dtypes`` package.
 
@@ -73,6 +80,10 @@ def _as_array(value: Any, what: str) -> npt.NDArray[Any]:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _fits(port: Port, array: npt.NDArray[Any]) -> bool:
+    return array.dtype == port.numpy_dtype and array.shape == port.shape
 
 
 def _check(port: Port, array: npt.NDArray[Any], what: str) -> None:
@@ -123,20 +134,19 @@ def bind_inputs(ports: Sequence[Port], given: Sequence[Any]) -> list[npt.NDArray
         names = ", ".join(port.name for port in ports)
         raise InputError(f"expected {len(ports)} inputs ({names}), got {len(given)}")
     arrays = []
-    for port, value in zip(ports, given, strict=True):
-        what = f"input '{port.name}'"
-        array = _as_array(value, what)
-        _check(port, array, what)
-        arrays.append(array if array.flags.c_contiguous else array.copy(order="C"))
+    for port, array in zip(ports, given, strict=True):
+        if not (type(array) is np.ndarray and _fits(port, array)):
+            what = f"input '{port.name}'"
+            array = _as_array(array, what)
+            _check(port, array, what)
+        arrays.append(array if array.flags.carray else np.require(array, None, ["C", "A"]))
     return arrays
 
 
 def bind_outputs(
-    ports: Sequence[Port],
-    out: Sequence[npt.NDArray[Any]] | None,
-    inputs: Sequence[npt.NDArray[Any]],
+    ports: Sequence[Port], out: Sequence[npt.NDArray[Any]], inputs: Sequence[npt.NDArray[Any]]
 ) -> list[npt.NDArray[Any]]:
-    """Make new arrays for the outputs, or check those that the caller gave.
+    """Check the arrays that the caller gave for the outputs.
 
     Raises
     ------
@@ -144,8 +154,6 @@ def bind_outputs(
         A given array is of the wrong shape or dtype, not contiguous, not writable, or overlaps
         an input or another output.
     """
-    if out is None:
-        return [np.empty(port.shape, port.numpy_dtype) for port in ports]
     if isinstance(out, np.ndarray) or len(out) != len(ports):
         raise InputError(f"out: expected a sequence of {len(ports)} arrays")
     for port, array in zip(ports, out, strict=True):
@@ -160,3 +168,70 @@ def bind_outputs(
     if any(np.may_share_memory(a, b) for a, b in combinations(out, 2)):
         raise InputError("out: two of the arrays overlap")
     return list(out)
+
+
+def pointers(arrays: Sequence[npt.NDArray[Any]]) -> ctypes.Array[ctypes.c_void_p]:
+    """Addresses of arrays, as C takes them."""
+    return _addresses(len(arrays))(*[a.ctypes.data for a in arrays])
+
+
+@cache
+def _addresses(count: int) -> type[ctypes.Array[ctypes.c_void_p]]:
+    return ctypes.c_void_p * max(count, 1)
+
+
+class OutputSet:
+    """Arrays for all outputs of a model, and their addresses.
+
+    They begin at cache lines; large ones are in huge pages, if the system gives any.
+    """
+
+    def __init__(self, ports: Sequence[Port]) -> None:
+        self.arrays = [_aligned(port) for port in ports]
+        self.pointers = pointers(self.arrays)
+        self._alone = self._references()
+
+    def _references(self) -> list[int]:
+        return [sys.getrefcount(array) for array in self.arrays]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody else refers to any of the arrays, directly or by a view."""
+        return self._references() == self._alone
+
+
+class OutputSets:
+    """What a model writes its outputs to: new arrays, or such as nobody refers to any more.
+
+    Two sets are kept, because a caller usually has the last results while it asks for the next.
+    """
+
+    _KEPT = 2
+
+    def __init__(self, ports: Sequence[Port]) -> None:
+        self._ports = ports
+        self._sets: list[OutputSet] = []
+        # Without the lock of the interpreter the number of references says nothing.
+        self._reuses = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+    def take(self) -> OutputSet:
+        """A set that nobody uses; one caller at a time."""
+        for known in self._sets:
+            if self._reuses and known.is_free:
+                return known
+        made = OutputSet(self._ports)
+        self._sets = [made, *self._sets][: self._KEPT]
+        return made
+
+
+def _aligned(port: Port) -> npt.NDArray[Any]:
+    """An array at a multiple of 64 bytes; every view of it refers to it, not to its memory."""
+    nbytes = max(1, math.prod(port.shape) * port.numpy_dtype.itemsize)
+    if nbytes < _HUGE_PAGE:
+        memory: bytearray | mmap.mmap = bytearray(nbytes + _LINE)
+        offset = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % _LINE
+    else:
+        memory, offset = mmap.mmap(-1, nbytes), 0
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.ndarray(port.shape, port.numpy_dtype, memory, offset)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tvmconv.errors import EnvironmentError_, InputError, TvmconvError
 from tvmconv.files import check_output_file, replacing
-from tvmconv.runtime.arrays import Port, bind_inputs, bind_outputs
+from tvmconv.runtime.arrays import OutputSets, Port, bind_inputs, bind_outputs, pointers
 from tvmconv.runtime.elf import SHARED_LIBRARY, ElfFile, Machine, MalformedFile
 from tvmconv.runtime.inspect import read_metadata
 
@@ -84,6 +84,7 @@ class Module:
             _check_machine(elf)
             self.inputs = tuple(map(Port.of, self.metadata["inputs"]))
             self.outputs = tuple(map(Port.of, self.metadata["outputs"]))
+            self._free = OutputSets(self.outputs)
             self._library = _open_library(self._file)
             self._model = self._create(threads or 0)
         except MalformedFile as error:
@@ -121,7 +122,8 @@ class Module:
         Returns
         -------
         list of ndarray
-            New arrays, or those of ``out``.
+            Those of ``out``, or new arrays; memory of earlier results is used again once nothing
+            refers to them, views included.
 
         Raises
         ------
@@ -130,8 +132,7 @@ class Module:
         TvmconvError
             A kernel of the model failed.
         """
-        function = self._library.tvmconv_run
-        return self._run(inputs, out, lambda *arguments: int(function(*arguments)))
+        return self._run(inputs, out, self._library.tvmconv_run)
 
     def profile(
         self, *inputs: Any, out: Sequence[npt.NDArray[Any]] | None = None
@@ -158,11 +159,16 @@ class Module:
         function: Callable[..., int],
     ) -> list[npt.NDArray[Any]]:
         given = bind_inputs(self.inputs, arrays)
-        results = bind_outputs(self.outputs, out, given)
+        results = [] if out is None else bind_outputs(self.outputs, out, given)
         with self._lock:
             if not self._end.alive:
                 raise InputError(f"{self._path}: the module is closed")
-            code = function(self._model, _pointers(given), _pointers(results))
+            if out is None:
+                free = self._free.take()
+                results, places = [*free.arrays], free.pointers
+            else:
+                places = pointers(results)
+            code = function(self._model, pointers(given), places)
             reason = _error_text(self._library) if code else ""
         if code:
             raise TvmconvError(f"{self._path}: cannot run: {reason}")
@@ -219,10 +225,6 @@ def _end(library: ctypes.CDLL, model: ctypes.c_void_p, file: BinaryIO) -> None:
 def _error_text(library: ctypes.CDLL) -> str:
     text: bytes = library.tvmconv_error()
     return text.decode("utf-8", "replace")
-
-
-def _pointers(arrays: Sequence[npt.NDArray[Any]]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * max(len(arrays), 1))(*(a.ctypes.data for a in arrays))
 
 
 def _check_machine(elf: ElfFile) -> None:

@@ -36,6 +36,10 @@ static uint8_t *locate(const call *c, const tvmconv_place *place) {
   return base + place->offset;
 }
 
+static int is_port(const tvmconv_place *place) {
+  return place->space == TVMCONV_INPUT || place->space == TVMCONV_OUTPUT;
+}
+
 static void bind_tensors(tvmconv_model *model) {
   const call c = {model, NULL, NULL};
   DLTensor *tensor = model->tensors;
@@ -45,13 +49,24 @@ static void bind_tensors(tvmconv_model *model) {
     const tvmconv_kernel_step *step = plan->steps[s].detail.kernel;
     for (int i = 0; i < step->count; i++, tensor++, argument++) {
       const tvmconv_tensor *from = &step->arguments[i];
-      *tensor = (DLTensor){.data = locate(&c, &from->place),
+      *tensor = (DLTensor){.data = is_port(&from->place) ? NULL : locate(&c, &from->place),
                            .device = {1, 0},
                            .ndim = from->ndim,
                            .dtype = from->dtype,
                            .shape = (int64_t *)(uintptr_t)from->shape};
       *argument = (TVMFFIAny){.type_index = TVMCONV_FFI_DLTENSOR, .value.pointer = tensor};
     }
+  }
+}
+
+/* Kernels also read a caller's inputs, and write its outputs, where they lie. */
+static void bind_ports(const call *c) {
+  DLTensor *tensor = c->model->tensors;
+  for (int s = 0; s < plan->step_count; s++) {
+    if (plan->steps[s].kind != TVMCONV_KERNEL) continue;
+    const tvmconv_kernel_step *step = plan->steps[s].detail.kernel;
+    for (int i = 0; i < step->count; i++, tensor++)
+      if (is_port(&step->arguments[i].place)) tensor->data = locate(c, &step->arguments[i].place);
   }
 }
 
@@ -182,6 +197,7 @@ static int run(tvmconv_model *model, const void *const inputs[], void *const out
   pthread_mutex_lock(&model->lock);
   code = tvmconv_pool_enter(model->pool, &previous);
   if (!code) {
+    bind_ports(&c);
     code = run_steps(&c, times);
     tvmconv_pool_leave(previous);
   }

@@ -16,7 +16,8 @@ typedef struct {
   uint64_t offset; /* bytes */
 } tvmconv_place;
 
-/* A compact tensor handed to a kernel. Kernels assume 64-byte alignment, hence ARENA or WEIGHTS only. */
+/* A compact tensor handed to a kernel. In the arena and among the weights it is aligned to 64 bytes, at a caller's to
+ * nothing: the compiler knows which is which. */
 typedef struct {
   tvmconv_place place;
   int32_t ndim;

@@ -5,8 +5,8 @@
  * and models run concurrently. tvmconv_run may be called for the same model from several threads; the calls then
  * take turns.
  *
- * Tensors are dense and row-major, in the order, shapes and element types that tvmconv_metadata() lists. They need
- * no alignment. An output must not overlap an input or another output.
+ * Tensors are dense and row-major, in the order, shapes and element types that tvmconv_metadata() lists, each
+ * at an address that is a multiple of its elements' size. An output must not overlap an input or another output.
  */
 #ifndef TVMCONV_H
 #define TVMCONV_H

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tvmconv.autoschedule.measure.measurer import Measurer
-from tvmconv.autoschedule.measure.outcome import Outcome
+from tvmconv.autoschedule.measure.outcome import Outcome, Unmeasurable
 
-__all__ = ["Measurer", "Outcome"]
+__all__ = ["Measurer", "Outcome", "Unmeasurable"]

@@ -172,16 +172,31 @@ class Crew:
         EnvironmentError_
             If the disk is full: then it is not the job that is at fault.
         """
+        self.require_space()
+        lines = self.told(job)
+        if any(_DISK_FULL in line for line in lines):
+            raise EnvironmentError_(f"{self.folder}: {_DISK_FULL}")
+        return lines
+
+    def require_space(self) -> None:
+        """Find out whether there is room for the folder to grow.
+
+        Raises
+        ------
+        EnvironmentError_
+            If the disk is full.
+        """
         if shutil.disk_usage(self.folder).free < _LEAST_BYTES:
             raise EnvironmentError_(f"{self.folder}: {_DISK_FULL}")
+
+    def told(self, job: Job) -> list[str]:
+        """The last lines that a job wrote to its standard error."""
         try:
             with (self.folder / f"{job.number}.err").open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
                 text = file.read().decode("utf-8", "replace")
         except OSError:
             return []
-        if _DISK_FULL in text:
-            raise EnvironmentError_(f"{self.folder}: {_DISK_FULL}")
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def discard(self, job: Job) -> None:

@@ -127,6 +127,9 @@ class Measurer:
 
         Raises
         ------
+        Unmeasurable
+            If nothing of this workload can be measured: its arrays take too much memory, or its
+            reference too long.
         EnvironmentError_
             If it is not a candidate that fails: the disk is full, a tool is missing, a process of
             the measurement has been killed.
@@ -154,7 +157,7 @@ class Measurer:
 
         Raises
         ------
-        EnvironmentError_
+        Unmeasurable, EnvironmentError_
             As :meth:`measure`.
         """
         station = self._station()

@@ -6,12 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from tvmconv.errors import EnvironmentError_
+
 if TYPE_CHECKING:
     from tvmconv.autoschedule.space import Candidate
 
 #: A point of a design space, or a trace.
 Choice: TypeAlias = "Candidate | list[Any]"
 Fault = Literal["wrong", "crashed", "timeout", "build-failed", "build-timeout", "out-of-memory"]
+
+
+class Unmeasurable(EnvironmentError_):
+    """A workload of which nothing can be measured here, while others may well be."""
 
 
 class Rejected(Exception):

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
 
-from tvmconv.autoschedule.measure.crew import Crew, Job
-from tvmconv.errors import EnvironmentError_
+from tvmconv.autoschedule.measure.crew import Crew, Job, signal_name
+from tvmconv.autoschedule.measure.outcome import Unmeasurable
 from tvmconv.kernel import KernelSpec
 
 _LIMIT_S = 600.0
@@ -40,19 +40,28 @@ class References:
 
         Raises
         ------
-        EnvironmentError_
+        Unmeasurable
             If they cannot be made.
+        EnvironmentError_
+            If the disk is full even without them.
         """
         self.start(spec)
         job = self._jobs[spec.text]
         self._crew.until(lambda: job.code is not None)
         if job.code:
-            lines = self._crew.errors(job)
-            why = (
-                f"takes over {_LIMIT_S:.0f} s" if job.overdue else lines[-1] if lines else job.code
-            )
-            raise EnvironmentError_(f"{spec.op}: no reference to check candidates against: {why}")
+            shutil.rmtree(self.path(spec), ignore_errors=True)  # what there is of it is of no use
+            self._crew.require_space()
+            raise Unmeasurable(f"no reference to check candidates against: {self._why(job)}")
         return self.path(spec)
+
+    def _why(self, job: Job) -> str:
+        """Why a job has failed."""
+        lines = self._crew.told(job)
+        if job.overdue:
+            return f"it takes over {_LIMIT_S:g} s"
+        if job.code is not None and job.code < 0:
+            return f"its process was ended by {signal_name(-job.code)}"
+        return lines[-1][:300] if lines else f"its process exited with code {job.code}"
 
     def trim(self, used: Collection[KernelSpec]) -> list[str]:
         """Remove what is too much for the disk, but for some; the paths that are gone."""

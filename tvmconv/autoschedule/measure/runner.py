@@ -11,8 +11,7 @@ from typing import Any
 
 from tvmconv.autoschedule.measure.channel import Channel, Garbage
 from tvmconv.autoschedule.measure.crew import Crew, Job, signal_name
-from tvmconv.autoschedule.measure.outcome import Fault, Rejected
-from tvmconv.errors import EnvironmentError_
+from tvmconv.autoschedule.measure.outcome import Fault, Rejected, Unmeasurable
 
 #: Starting Python, and reading a workload's arrays: no candidate has a part in these.
 _START_S, _PREPARE_S = 60.0, 120.0
@@ -91,6 +90,8 @@ class Runner:
         Rejected
             If it is wrong, crashes or hangs.
         NotLoaded
+        Unmeasurable
+            If there is no process that its workload's arrays fit into.
         """
         self._prepare(kernel)
         (ratio,) = self._run("verify", kernel, ("ratio",))
@@ -144,10 +145,22 @@ class Runner:
         if self._job is None:
             self._start()
         if kernel.workload not in self._known:
-            self._own({"do": "workload", "folder": kernel.workload}, _PREPARE_S)
-            self._known.add(kernel.workload)
+            self._lay_out(kernel.workload)
         if kernel.library not in self._known:
             self._load(kernel.library)
+
+    def _lay_out(self, workload: str) -> None:
+        """Have the buffers of a workload; if need be, in a process that has those of no other."""
+        message = {"do": "workload", "folder": workload}
+        alone = not self._known
+        try:
+            self._own(message, _PREPARE_S)
+        except Unmeasurable:
+            if alone:
+                raise
+            self._start()
+            self._own(message, _PREPARE_S)
+        self._known.add(workload)
 
     def _load(self, library: str) -> None:
         """Load candidates; what they do to the process meanwhile is the fault of none so far."""
@@ -170,7 +183,7 @@ class Runner:
         try:
             self._request(message, limit_s)
         except Rejected as error:
-            raise EnvironmentError_(f"the process to run candidates in: {error}") from None
+            raise Unmeasurable(f"the process to run candidates in: {error}") from None
 
     def _run(self, action: str, kernel: Kernel, names: Sequence[str]) -> list[float]:
         """Let a candidate run; the numbers of that name in the answer."""

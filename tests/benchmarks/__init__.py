@@ -1,0 +1,1 @@
+"""Comparisons that take minutes; each prints the figures that the documentation quotes."""
