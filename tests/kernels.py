@@ -19,7 +19,7 @@ from tvmconv import accuracy, ops
 from tvmconv.accuracy import Trial
 from tvmconv.autoschedule.measure.buffers import arguments, own_region, unpack
 from tvmconv.autoschedule.space import Candidate
-from tvmconv.graph.layout import window_halo
+from tvmconv.graph.halos import window_halo
 from tvmconv.host import CPUINFO, parse_cpuinfo
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout

@@ -27,8 +27,9 @@ from tvmconv.codegen.plan import (
 )
 from tvmconv.codegen.plan_check import check_plan
 from tvmconv.graph.fuse import FAMILY, base_inputs
+from tvmconv.graph.halos import window_halo
 from tvmconv.graph.ir import Node, Value
-from tvmconv.graph.layout import Placed, converts_constant, window_halo
+from tvmconv.graph.layout import Placed, converts_constant
 from tvmconv.graph.lower import Lowered, lower
 from tvmconv.layout import Layout
 

@@ -9,8 +9,9 @@ from tests.graph_cases import Maker, build
 from tvmconv.codegen.plan import BorderStep, CopyStep, KernelStep, PackStep, UnpackStep
 from tvmconv.frontend import load
 from tvmconv.graph.fuse import fuse
+from tvmconv.graph.halos import window_halo
 from tvmconv.graph.ir import Graph, Node, Value
-from tvmconv.graph.layout import Placed, place, window_halo
+from tvmconv.graph.layout import Placed, place
 from tvmconv.graph.lower import lower
 from tvmconv.models import light_path
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tvmconv import accuracy, ops
 from tvmconv.errors import InputError
-from tvmconv.graph.layout import window_halo
+from tvmconv.graph.halos import window_halo
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
 from tvmconv.ops import channels, winograd

@@ -28,6 +28,7 @@ from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 from tvmconv import ops
 from tvmconv.graph.fuse import FAMILY, base_inputs
+from tvmconv.graph.halos import non_negative, tests_edges
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
@@ -67,7 +68,10 @@ def on_planes(graph: Graph, block: int, clock: Clock) -> frozenset[Value]:
     if not any(node.op in BOTH for node in graph.nodes):
         return frozenset()
     network = _Network()
+    positive = non_negative(graph)
     for node in graph.nodes:
+        if tests_edges(node, positive):
+            node = replace(node, attrs={**node.attrs, "edges": "test"})
         network.either(node.output, *_seconds(node, graph, block, clock))
     makers = graph.producers()
     for node in graph.nodes:

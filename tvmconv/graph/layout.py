@@ -15,17 +15,17 @@ result in ``attrs["layout"]``:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tvmconv.graph.blocks import assign_blocks
 from tvmconv.graph.forms import Clock, on_planes
-from tvmconv.graph.fuse import FAMILY, base_inputs
+from tvmconv.graph.fuse import base_inputs
+from tvmconv.graph.halos import non_negative, reads_halo, tests_edges, window_halo
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
-from tvmconv.ops import winograd
 from tvmconv.problem import Problem
 
 #: Ranks for which the runtime has conversions between a plain tensor and a slice or a halo.
@@ -157,31 +157,16 @@ def assign_halos(graph: Graph) -> Graph:
     return placed.to_graph()
 
 
-def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """How far a node of a problem reads beyond its input, before and after each axis."""
-    problem = Problem.parse(attrs["problem"])
-    if outputs := winograd.tile_outputs(problem):
-        return winograd.halo(problem, outputs)
-    if not problem.kernel or problem.op.startswith("global"):
-        return [0] * problem.rank, [0] * problem.rank
-    highs = [
-        max(0, (out - 1) * stride + extent - low - size)
-        for out, stride, extent, low, size in zip(
-            problem.out_spatial, problem.stride, problem.kernel_extent, problem.pads_low,
-            problem.in_spatial, strict=True,
-        )
-    ]  # fmt: skip
-    return list(problem.pads_low), highs
-
-
 def _halos(placed: Placed) -> None:
     """Give every value the halo that its readers need; a maximum may need none or no zeros."""
-    positive = _non_negative(placed.graph)
+    positive = non_negative(placed.graph)
     nodes: list[Node] = []
     copies: dict[Value, Value] = {}
     for node in placed.graph.nodes:
         x = node.inputs[0]
-        if _reads_halo(node, x in positive):
+        if tests_edges(node, positive):
+            node.attrs = {**node.attrs, "edges": "test"}
+        elif reads_halo(node):
             if x in placed.graph.inputs:  # a caller's tensor has none
                 x = copies.get(x) or _copied(placed, nodes, x)
                 copies[node.inputs[0]] = x
@@ -191,43 +176,12 @@ def _halos(placed: Placed) -> None:
     placed.graph.nodes = nodes
 
 
-def _reads_halo(node: Node, positive: bool) -> bool:
-    """Whether a node reads zeros around its input, which may be known to have nothing negative."""
-    if node.op not in FAMILY or node.attrs.get("edges") == "test":
-        return False
-    if not any(map(any, window_halo(node.attrs))):
-        return False
-    if node.op == "max_pool" and not positive:
-        node.attrs = {**node.attrs, "edges": "test"}
-        return False
-    return True
-
-
 def _copied(placed: Placed, nodes: list[Node], source: Value) -> Value:
     """Append a node that copies a value into a plain one of its own."""
     copy = Value(f"{source.name}:plain", source.shape, source.dtype)
     placed.layouts[copy] = Layout(source.shape, dtype=source.dtype)
     nodes.append(Node("convert", [source], copy, {}, source.name))
     return copy
-
-
-def _non_negative(graph: Graph) -> set[Value]:
-    """Values known to have no negative element: for them zeros pad a maximum rightly."""
-    known: set[Value] = set()
-    for node in graph.nodes:
-        program = node.attrs.get("program", [])
-        last: dict[str, Any] = program[-1] if program else {}
-        activation = ""
-        if node.op in FAMILY:
-            activation = Problem.parse(node.attrs["problem"]).activation
-        clips = last.get("op") == "clip" and min(last["min"], last["max"]) >= 0
-        made = last.get("op") in ("relu", "sigmoid", "hard_sigmoid") or clips
-        made = made or (not program and activation in ("relu", "relu6", "sigmoid"))
-        keeps = node.op in ("max_pool", "avg_pool", "global_avg_pool", "concat", "convert")
-        keeps = keeps and not program and all(v in known for v in node.inputs)
-        if made or keeps:
-            known.add(node.output)
-    return known
 
 
 def converts_constant(node: Node) -> bool:

@@ -1,0 +1,59 @@
+"""Which kernels read a halo of zeros around their input, and how wide it is."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+from tvmconv.graph.fuse import FAMILY
+from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.ops import winograd
+from tvmconv.problem import Problem
+
+
+def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """How far a node of a problem reads beyond its input, before and after each axis."""
+    problem = Problem.parse(attrs["problem"])
+    if outputs := winograd.tile_outputs(problem):
+        return winograd.halo(problem, outputs)
+    if not problem.kernel or problem.op.startswith("global"):
+        return [0] * problem.rank, [0] * problem.rank
+    highs = [
+        max(0, (out - 1) * stride + extent - low - size)
+        for out, stride, extent, low, size in zip(
+            problem.out_spatial, problem.stride, problem.kernel_extent, problem.pads_low,
+            problem.in_spatial, strict=True,
+        )
+    ]  # fmt: skip
+    return list(problem.pads_low), highs
+
+
+def reads_halo(node: Node) -> bool:
+    """Whether a node reads beyond its input."""
+    if node.op not in FAMILY or node.attrs.get("edges") == "test":
+        return False
+    return any(map(any, window_halo(node.attrs)))
+
+
+def tests_edges(node: Node, positive: Container[Value]) -> bool:
+    """Whether a maximum must not see the halo's zeros: its input may be negative."""
+    return node.op == "max_pool" and node.inputs[0] not in positive and reads_halo(node)
+
+
+def non_negative(graph: Graph) -> set[Value]:
+    """Values known to have no negative element: for them zeros pad a maximum rightly."""
+    known: set[Value] = set()
+    for node in graph.nodes:
+        program = node.attrs.get("program", [])
+        last: dict[str, Any] = program[-1] if program else {}
+        activation = ""
+        if node.op in FAMILY:
+            activation = Problem.parse(node.attrs["problem"]).activation
+        clips = last.get("op") == "clip" and min(last["min"], last["max"]) >= 0
+        made = last.get("op") in ("relu", "sigmoid", "hard_sigmoid") or clips
+        made = made or (not program and activation in ("relu", "relu6", "sigmoid"))
+        keeps = node.op in ("max_pool", "avg_pool", "global_avg_pool", "concat", "convert")
+        keeps = keeps and not program and all(v in known for v in node.inputs)
+        if made or keeps:
+            known.add(node.output)
+    return known
