@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tvmconv.bench.report import Failure
 from tvmconv.layers import SIX, suite
 
 PROBLEM = "conv2d:1x4x6x6:8x3x3:padding=1"
@@ -18,6 +19,7 @@ class Report:
     """What a benchmark gives, as far as the command line looks at it."""
 
     disagreements: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {"found": 1}
@@ -76,6 +78,18 @@ def test_logs_are_passed_on(
     assert (seen["log"], seen["tuned"]) == ((), True)
     assert tvmconv("bench", PROBLEM, "--log", tmp_path, "--log", "b", "--untuned").code == 0
     assert (seen["log"], seen["tuned"]) == ((tmp_path, Path("b")), False)
+
+
+def test_rows_that_failed_are_told_and_end_with_1(
+    tvmconv: Callable[..., Any], stub: Callable[..., None]
+) -> None:
+    report = Report()
+    report.failures = (Failure("net", "MemoryError"),)
+    report.disagreements = ("net2: ncnn: 1 of 2 differ",)
+    stub("tvmconv.bench", bench_models=lambda models, **options: report)
+    result = tvmconv("bench", PROBLEM)
+    assert (result.code, result.out) == (1, "a line\na table\n")
+    assert result.err == "tvmconv: net: MemoryError; net2: ncnn: 1 of 2 differ\n"
 
 
 def test_a_report_is_written_beside_what_is_printed(

@@ -22,12 +22,13 @@ from tvmconv.bench.layer import problem_to_onnx
 from tvmconv.bench.model import load_bench_model
 from tvmconv.bench.peak import Peak, PeakPoint
 from tvmconv.bench.peers import Peer, PeerRefusal
-from tvmconv.bench.report import BenchReport, Work, geometric_mean
+from tvmconv.bench.report import BenchReport, Failure, Work, geometric_mean
 from tvmconv.bench.run import bench_models, profile_steps
 from tvmconv.bench.tables import percent, show
 from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.layers import Layer
 from tvmconv.problem import Problem
+from tvmconv.report.bench import bench_page
 from tvmconv.target import load_target
 
 LAYER = "conv2d:1x4x6x6:8x3x3:padding=1:bias=true:activation=relu"
@@ -260,6 +261,83 @@ def test_everything_is_closed_when_something_fails(
     with pytest.raises(EnvironmentError_, match="broken"):
         bench(world, "slow", "picky")
     assert world.open == 0
+
+
+def test_a_row_that_fails_does_not_end_the_others(world: World) -> None:
+    original, loaded = world.load, []
+
+    def load(path: Path, threads: int) -> Module:
+        loaded.append(path)
+        if len(loaded) == 2:  # of the first row, whose other instance is open
+            raise MemoryError
+        return original(path, threads)
+
+    world.load = load  # type: ignore[method-assign]
+    report = bench(world, "slow", models=[LAYER, LAYER, Layer("net:conv*2", LARGE)])
+    assert [model.name for model in report.models] == [LAYER, LARGE]
+    assert report.failures == (Failure(LAYER, "MemoryError"),)
+    assert report.disagreements == []
+    assert f"note: {LAYER}: MemoryError" in report.lines()
+    data = json.loads(json.dumps(report.to_json()))
+    assert data["failures"] == [{"name": LAYER, "problem": "MemoryError"}]
+    assert report.geometric_mean("slow") == pytest.approx(2.0)
+    assert world.open == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError(), EnvironmentError_("broken"), ValueError("no")])
+def test_rows_that_all_fail_are_an_error(world: World, error: Exception) -> None:
+    def fail(*arguments: object) -> Any:
+        raise error
+
+    world.load = fail  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        bench(world, models=[LAYER, LAYER])
+    assert world.open == 0
+
+
+@pytest.mark.parametrize("calls", [0, 1, 7])
+def test_a_peer_that_fails_is_left_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """When it is made, when outputs are compared, or while it is timed."""
+    make = world.contender("weak", 1e-3)
+
+    def weak(*arguments: Any) -> Contender:
+        if not calls:
+            raise RuntimeError("first\nno such kernel")
+        contender, left = make(*arguments), iter(range(1, calls))
+
+        def run() -> Any:
+            if next(left, None) is None:
+                raise RuntimeError("first\nno such kernel")
+            return contender.run()
+
+        return replace(contender, run=run)
+
+    monkeypatch.setitem(peers_module.PEERS, "weak", Peer("weak", "numpy", weak))
+    report = bench(world, "weak", "slow", models=[LAYER, LAYER])
+    for model in report.models:
+        failed, slow = model.peers
+        assert failed.problem == "failed: RuntimeError: no such kernel"
+        assert (failed.time_ms, failed.ratio) == (None, None)
+        assert (slow.name, slow.ratio) == ("slow", pytest.approx(2.0))
+        assert model.fastest == slow
+    assert (report.failures, report.disagreements, len(report.problems)) == ((), [], 2)
+    assert world.open == 0
+
+
+def test_a_peer_whose_output_differs_is_never_the_fastest(world: World) -> None:
+    """Not in the row, in the means, in the ranking, in the table or on the page."""
+    report = bench(world, "slow", "wrong", models=[LAYER, LAYER])
+    assert [m.fastest.name for m in report.models if m.fastest] == ["slow"] * 2
+    assert report.fastest_mean == report.geometric_mean("slow") == pytest.approx(2.0)
+    assert "geometric mean 2.00× of 2, 0 below" in "\n".join(report.lines())
+    page = bench_page(report.to_json())
+    assert page.tiles[1].value == "2.00×"
+    only = bench(world, "wrong", models=[LAYER, LAYER])
+    assert [model.fastest for model in only.models] == [None, None]
+    assert (only.fastest_mean, only.ranking) == (None, [])
+    assert "×" not in bench_page(only.to_json()).tiles[1].value
 
 
 def test_profile_is_a_median_and_ignores_the_first_runs(world: World) -> None:

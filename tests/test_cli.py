@@ -201,6 +201,8 @@ def test_compile_hands_over_its_options(
 class Report(SimpleNamespace):
     """As much of a report as the command line asks for."""
 
+    failures = ()
+
     def to_json(self) -> dict[str, Any]:
         return {"worst": float("nan"), "ok": getattr(self, "ok", True)}
 

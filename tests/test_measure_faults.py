@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,11 @@ from tests.faults.harness import (
     processes,
     relu,
 )
-from tvmconv.autoschedule.measure import Measurer
-from tvmconv.autoschedule.measure.folder import make_folder
+from tvmconv.autoschedule.measure import Measurer, Unmeasurable, references, runner
+from tvmconv.autoschedule.measure.folder import make_folder, temporary_folder
 from tvmconv.errors import EnvironmentError_
+from tvmconv.kernel import KernelSpec
+from tvmconv.layout import Layout
 
 #: Kernel faults, what each has to be found to be, and a part of the message.
 KERNELS = {
@@ -144,6 +147,65 @@ def statuses(measurer: Measurer, count: int = 1) -> list[str]:
     return [outcome.status for outcome in measurer.measure(relu(), [candidate()] * count)]
 
 
+def large() -> KernelSpec:
+    """The same as relu(), with arrays of 1 GB."""
+    layout = Layout((1, 32, 2896, 2896), 16)
+    return KernelSpec("elementwise", relu().attrs_json, (layout,), layout)
+
+
+def test_a_workload_that_does_not_fit_is_no_end(faulty: Measurer) -> None:
+    for _ in range(2):
+        with pytest.raises(Unmeasurable, match=r"no reference .*: .*allocate"):
+            list(faulty.measure(large(), [candidate()] * 3))
+        assert statuses(faulty) == ["ok"]
+    with pytest.raises(Unmeasurable, match="no reference"):
+        faulty.compare([(large(), candidate())])
+    assert statuses(faulty) == ["ok"]
+
+
+def test_a_reference_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "_LIMIT_S", 0.0)
+    with measuring() as measurer:
+        with pytest.raises(Unmeasurable, match=r"no reference .*: it takes over 0 s"):
+            list(measurer.measure(relu(), [candidate()]))
+        folder = measurer._station().references.path(relu())
+        assert not folder.exists()
+
+
+@pytest.mark.parametrize("limit", ["_START_S", "_PREPARE_S"])
+def test_a_runner_that_cannot_be_had(
+    faulty: Measurer, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    faulty._station().runner.close()
+    monkeypatch.setattr(runner, limit, 0.0)
+    with pytest.raises(Unmeasurable, match="the process to run candidates in: did not end within"):
+        list(faulty.measure(relu(), [candidate()]))
+    monkeypatch.undo()
+    assert statuses(faulty) == ["ok"]
+
+
+def test_workloads_that_do_not_fit_together(
+    faulty: Measurer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has no room in the process beside others gets one of its own."""
+    layout = Layout((1, 32, 7, 7), 16)
+    other = KernelSpec("elementwise", relu().attrs_json, (layout,), layout)
+    used = faulty._station().runner
+    own, refused = used._own, []
+
+    def refuse(message: Mapping[str, Any], limit_s: float) -> None:
+        if message["do"] == "workload" and used._known:
+            used.close()
+            refused.append(message["folder"])
+            raise Unmeasurable("no room")
+        own(message, limit_s)
+
+    monkeypatch.setattr(used, "_own", refuse)
+    pairs = [(spec, candidate()) for spec in (relu(), other)]
+    assert [outcome.status for outcome in faulty.compare(pairs, rounds=2)] == ["ok"] * 2
+    assert refused
+
+
 def test_a_measurement_that_is_given_up(faulty: Measurer) -> None:
     """Its builds are ended, and do not stand in the way of others."""
     builds = [candidate(), *[candidate(build="hangs")] * 4]
@@ -256,6 +318,22 @@ def test_stale_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert other.exists()
     os.close(lock)
     os.close(other_lock)
+
+
+def test_a_folder_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is gone afterwards, whatever happens; that of a killed process with the next one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os; from tvmconv.autoschedule.measure.folder import temporary_folder as made\n"
+        "with made(): os.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    (left,) = tmp_path.iterdir()
+    with pytest.raises(KeyError), temporary_folder() as folder:  # noqa: PT012
+        assert list(tmp_path.iterdir()) == [folder] != [left]
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,12 @@ from tvmconv.bench.harness import Protocol, Spread
 from tvmconv.bench.machine import Machine
 from tvmconv.bench.peak import Peak, PeakPoint
 from tvmconv.bench.report import BenchReport, ModelResult, PeerResult, StepTime, Work
+from tvmconv.cli._output import to_json
 from tvmconv.errors import EnvironmentError_
 from tvmconv.layers import suite
 from tvmconv.problem import Problem
 from tvmconv.report import figures, page, require_report, write_bench_report, write_tune_report
+from tvmconv.report.tune import tune_page
 
 #: A name from a model file can be anything.
 HOSTILE = "<script>alert('1')</script><img src=x onerror=alert(2)>%{x} {{ 7*7 }} </b>&amp;\u2028"
@@ -100,13 +102,17 @@ def tune_report() -> TuneReport:
         tasks[-1], name="failed", untuned_us=math.inf, tuned_us=math.inf, curve=(), macs=0,
         statuses={"crashed": 3},
     )  # fmt: skip
+    skipped = replace(
+        tasks[-1], name="too large", untuned_us=math.inf, tuned_us=math.inf, curve=(),
+        statuses={}, confirmed=False, skipped="no reference: MemoryError",
+    )  # fmt: skip
     networks = (
         NetworkResult(HOSTILE, 14, 9000.0, 5000.0, 100.0),
         NetworkResult("unknown", 1, math.inf, math.inf, 0.0),
     )
     return TuneReport(
-        "znver3", 2, "records.jsonl", 99.0, 500, 60, 14, "budget", 120.0,
-        (*tasks, failed), networks, {"another target": 2},
+        "znver3", 2, "records.jsonl", 99.0, 500, 60, 14, "budget", 120.0, 25.0,
+        (*tasks, failed, skipped), networks, {"another target": 2},
     )  # fmt: skip
 
 
@@ -239,9 +245,22 @@ def test_the_tune_page_says_what_the_report_says(tmp_path: Path) -> None:
         "1.80×",
         "winograd4 (not compared)",
         "lines of logs not used: 2 another target",
+        "skipped: too large: no reference: MemoryError",
+        "(skipped)",
         "<td class=\"text\">crashed</td><td>3</td>",
     ):  # fmt: skip
         assert part in text
+
+
+def test_the_roof_of_the_tune_page_slopes_where_memory_limits() -> None:
+    report = tune_report()
+    data = json.loads(to_json(report.to_json()))  # what --json writes has nulls
+    assert data["bandwidth_gb_s"] == 25
+    for found in (data, report.to_json()):
+        (plot,) = [s for s in tune_page(found).sections if s.title == "Roofline"]
+        assert plot.figure is not None
+        roof = plot.figure["data"][0]
+        assert roof["y"] == [25 * roof["x"][0], 120, 120]
 
 
 def test_reports_of_nothing_much_have_no_plots_to_fail(tmp_path: Path) -> None:

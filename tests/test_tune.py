@@ -237,3 +237,4 @@ def test_report(tmp_path: Path) -> None:
     assert data["measured"] == 40
     assert data["tasks"][0]["trials"] == len(data["tasks"][0]["curve"])
     assert data["tasks"][0]["share_of_peak"] > 0
+    assert (data["peak_gflops"], data["bandwidth_gb_s"]) == (100, 20)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.tune_fakes import TARGET, line, one_task
+from tests.tune_fakes import TARGET, conv, line, network, one_task
 from tvmconv.autoschedule.benches import Benches, hold_interrupts
 from tvmconv.autoschedule.preflight import require_runnable
 from tvmconv.autoschedule.session import Event
@@ -70,6 +70,31 @@ def test_output(tvmconv: Callable[..., Any], tuned: dict[str, Any], tmp_path: Pa
     assert "20 candidates measured" in result.out
     assert "untuned µs" in result.out
     assert "0 candidates measured in 0 s, 20 known before" in tvmconv("tune", PROBLEM).out
+
+
+def test_what_is_skipped_is_one_line(
+    tvmconv: Callable[..., Any], stub: Callable[..., None], tmp_path: Path
+) -> None:
+    tools = network(x3=8, x1=16)
+
+    def run(models: Any, target: Any, **options: Any) -> Any:
+        given: Any = tools
+        return tune(
+            "net", TARGET, trials=20, log=tmp_path, progress=options["progress"], tools=given
+        )
+
+    stub("tvmconv.autoschedule.tuner", tune=run)
+    tools.bench.no_trials[conv(8).text] = "no reference"
+    result = tvmconv("tune", PROBLEM)
+    assert result.code == 0
+    first, second = result.err.splitlines()
+    assert first == "[1/2] conv2d:1x16x8x8:16x1x1: skipped: no reference"
+    assert second.startswith("[2/2] conv2d:1x16x16x16:16x1x1: ")
+    assert "skipped: conv2d:1x16x8x8:16x1x1: no reference" in result.out
+    tools.bench.no_trials[conv(16).text] = "no reference"
+    result = tvmconv("tune", PROBLEM)
+    assert (result.code, result.out) == (4, "")
+    assert result.err.splitlines()[-1].startswith("tvmconv: conv2d:1x16x8x8:16x1x1: no reference")
 
 
 def test_json(tvmconv: Callable[..., Any], tuned: dict[str, Any], tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from tests.tune_fakes import (
     TARGET,
     conv,
     line,
+    network,
     one_task,
     run,
     to_text,
 )
 from tvmconv.autoschedule.log import Database, Log
+from tvmconv.autoschedule.session import Event
+from tvmconv.autoschedule.tasks import Task
 from tvmconv.cli._output import to_json
 from tvmconv.errors import EnvironmentError_, InputError
 
@@ -86,6 +89,22 @@ def test_nothing_that_runs_is_no_error(tmp_path: Path) -> None:
     assert run(tools, tmp_path).measured == 0
 
 
+@pytest.mark.parametrize("wrong", [range(0), range(1, 20)])
+def test_a_choice_that_the_space_no_longer_has_is_superseded(tmp_path: Path, wrong: range) -> None:
+    """Even by the only candidate that is right."""
+    space, times = line(30, lambda x: 100.0 - x)
+    bad = {space[k].knobs: "wrong" for k in wrong}
+    assert run(one_task((space, times), statuses=bad), tmp_path).tasks[0].knobs == {"x": 29}
+    tools = one_task((space[:20], times), statuses=bad)
+    x = 0 if wrong else 19
+    assert run(tools, tmp_path).tasks[0].knobs == {"x": x}
+    best = Database.open([tmp_path], TARGET, shipped=False).best(conv().text, TARGET, "warm")
+    assert best is not None
+    assert dict(best.knobs) == {"x": x}
+    again = run(tools, tmp_path)
+    assert (again.measured, again.compared) == (0, 0)
+
+
 def test_what_fails_in_the_comparison_is_out(tmp_path: Path) -> None:
     space, times = line(20, lambda x: 100.0 - 5 * (x == 7) - 4 * (x == 9))
     tools = one_task((space, times))
@@ -133,6 +152,57 @@ def test_what_is_wrong_warm_is_not_tried_cold(tmp_path: Path) -> None:
     tools.bench.measured.clear()
     run(tools, tmp_path)
     assert len(tools.bench.measured) == 11
+
+
+WHY = "no reference to check candidates against: MemoryError"
+
+
+def test_a_task_that_cannot_be_measured_is_skipped(tmp_path: Path) -> None:
+    tools = network(x3=8, x1=16, x2=24)
+    tools.bench.no_trials[conv(16).text] = WHY
+    name = Task((conv(16),)).name
+    events: list[Event] = []
+    report = run(tools, tmp_path, trials=60, progress=events.append)
+    tasks = {task.name: task for task in report.tasks}
+    skipped = tasks.pop(name)
+    assert (skipped.trials, skipped.confirmed, skipped.gflops) == (0, False, None)
+    assert all(task.confirmed and not task.skipped for task in tasks.values())
+    assert (report.measured, len(tasks)) == (60, 2)
+    assert f"skipped: {name}: {WHY}" in report.lines()
+    (net,) = report.networks
+    assert net.tasks == 2
+    assert 0 < net.other_us < net.tuned_us < net.untuned_us < math.inf
+    assert [event.task for event in events if event.phase == "skipping"] == [name]
+    finished = [event.task for event in events if event.result]
+    assert sorted(finished) == sorted([name, *tasks])
+    assert to_text(report)
+    assert json.loads(to_json(report.to_json()))["networks"][0]["tuned_us"] > 0
+    tools.bench.no_trials.clear()
+    later = run(tools, tmp_path, trials=80)
+    assert all(task.confirmed for task in later.tasks)
+
+
+def test_a_task_that_cannot_be_compared_keeps_its_trials(tmp_path: Path) -> None:
+    tools = network(x3=8, x1=16)
+    tools.bench.no_finals[conv(8).text] = WHY
+    report = run(tools, tmp_path, trials=40)
+    skipped, other = report.tasks
+    assert (skipped.skipped, skipped.confirmed, other.confirmed) == (WHY, False, True)
+    assert skipped.tuned_us < skipped.untuned_us
+    assert (report.measured, report.compared, report.networks[0].other_us) == (40, 1, 0)
+    tools.bench.no_finals.clear()
+    again = run(tools, tmp_path, trials=40)
+    assert (again.measured, again.compared) == (0, 1)
+    assert all(task.confirmed for task in again.tasks)
+
+
+def test_nothing_that_can_be_measured_is_an_error(tmp_path: Path) -> None:
+    tools = network(x3=8, x1=16)
+    tools.bench.no_trials = {conv(size).text: WHY for size in (8, 16)}
+    with pytest.raises(EnvironmentError_) as caught:
+        run(tools, tmp_path, trials=40)
+    assert str(caught.value) == f"{Task((conv(8),)).name}: {WHY}; and so for 1 more"
+    assert not (tmp_path / LOG).exists()
 
 
 def test_records_of_others_are_skipped_and_counted(tmp_path: Path) -> None:

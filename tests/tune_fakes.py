@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from tvmconv.autoschedule.budget import Clock
+from tvmconv.autoschedule.measure import Unmeasurable
 from tvmconv.autoschedule.search import Space
 from tvmconv.autoschedule.space import Candidate
 from tvmconv.autoschedule.states import TaskState
 from tvmconv.autoschedule.tasks import Task
 from tvmconv.autoschedule.tuner import tune
 from tvmconv.autoschedule.workload import alternatives
+from tvmconv.bench.peak import PeakPoint
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
 from tvmconv.problem import Problem
@@ -99,6 +101,9 @@ class FakeBench:
     measured: list[tuple[str, Knobs]] = field(default_factory=list)
     compared: list[list[Knobs]] = field(default_factory=list)
     stop_after: int = 10**9
+    #: Workloads that cannot be measured, and cannot be compared.
+    no_trials: dict[str, str] = field(default_factory=dict)
+    no_finals: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(1)
@@ -106,6 +111,8 @@ class FakeBench:
     def measure(
         self, spec: KernelSpec, candidates: Sequence[Candidate], best_us: float = math.inf
     ) -> Iterator[Any]:
+        if spec.text in self.no_trials:
+            raise Unmeasurable(self.no_trials[spec.text])
         for candidate in candidates:
             if len(self.measured) == self.stop_after:
                 raise KeyboardInterrupt
@@ -117,6 +124,9 @@ class FakeBench:
         self, spec_candidates: Sequence[tuple[KernelSpec, Candidate | list[Any]]], rounds: int = 5
     ) -> list[Any]:
         pairs = [(spec, c) for spec, c in spec_candidates if isinstance(c, Candidate)]
+        for spec, _ in pairs:
+            if spec.text in self.no_finals:
+                raise Unmeasurable(self.no_finals[spec.text])
         self.compared.append([candidate.knobs for _, candidate in pairs])
         self.clock.now += self.trial_s
         return [self._outcome(*pair, self.noise / 5, rounds) for pair in pairs]
@@ -162,8 +172,8 @@ class FakeTools:
         self.opened.append(cold_bytes)
         return nullcontext(self.bench)
 
-    def peak_gflops(self) -> float:
-        return 100.0
+    def peak(self) -> PeakPoint:
+        return PeakPoint(1, 100.0, 20.0, 15.0)
 
 
 def one_task(

@@ -226,7 +226,10 @@ class TaskState:
         self.curve.append(Point(len(self.curve) + 1, seconds, time_us, self.best_us))
 
     def finalists(self) -> list[Choice]:
-        """What is to be compared, the untuned choice first if it runs; empty if that is fastest."""
+        """What is to be compared, the untuned choice first if it runs.
+
+        Nothing if that is fastest, unless an earlier comparison says otherwise.
+        """
         limit = self.best_us * (1 + _FINALIST_WITHIN)
         leaders = [
             Choice(arm, row)
@@ -245,6 +248,8 @@ class TaskState:
         leaders += [c for c in rivals if c not in (*leaders, self.untuned)]
         if math.isfinite(self.untuned.time_us):
             leaders.insert(0, self.untuned)
+        if self.rounds:
+            return leaders
         return leaders if len(leaders) > 1 and self.pick != self.untuned else []
 
     def settle(self, pick: Choice, tuned_us: float, untuned_us: float | None) -> None:
@@ -264,11 +269,14 @@ class TaskState:
         """
         arms = {arm.spec.text: arm for arm in self.arms}
         compared: list[tuple[Record, Choice]] = []
+        foreign = 0  # last round of a comparison with a candidate that the space no longer has
         # A comparison comes after the trials of the same second.
         for record in sorted(records, key=lambda record: (record.date, record.round)):
             arm = arms[record.workload]
             row = arm.space.row(record.knobs)
             if row is None:
+                if record.cache == self.task.cache:
+                    foreign = max(foreign, record.round)
                 continue
             choice = Choice(arm, row)
             if record.cache != self.task.cache:
@@ -282,6 +290,8 @@ class TaskState:
             if record.round:
                 compared.append((record, choice))
                 self._settle_by(compared)
+        if foreign >= self.rounds:
+            self.rounds, self._result = foreign, None
 
     def _settle_by(self, compared: Sequence[tuple[Record, Choice]]) -> None:
         """Enter the result of the comparisons of a log: the last round decides."""

@@ -125,8 +125,9 @@ class TaskResult:
 
     @property
     def gflops(self) -> float | None:
-        """Speed of the choice in 10⁹ FLOP/s, where multiply-accumulates are counted."""
-        return FLOP_PER_MAC * self.macs / self.tuned_us / 1e3 if self.macs else None
+        """Speed of the choice in 10⁹ FLOP/s, where it runs and multiply-accumulates are counted."""
+        runs = self.macs and math.isfinite(self.tuned_us)
+        return FLOP_PER_MAC * self.macs / self.tuned_us / 1e3 if runs else None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tvmconv.autoschedule.measure.folder import temporary_folder
 from tvmconv.bench.machine import last_cache_bytes
 from tvmconv.codegen.link import zig
 from tvmconv.errors import EnvironmentError_
@@ -120,10 +120,10 @@ def measure_peak(threads: int, *, again: bool = False) -> Peak:
 
 def _measure(threads: int) -> Peak:
     """Compile the program and run it."""
-    with tempfile.TemporaryDirectory(prefix="tvmconv-peak-") as folder:
-        program = Path(folder) / "peak"
+    with temporary_folder() as folder:
+        program = folder / "peak"
         command = ["cc", *FLAGS, "-o", str(program), str(SOURCE), "-lpthread"]
-        zig(command, Path(folder), "compile peak.c")
+        zig(command, folder, "compile peak.c")
         array_bytes = min(max(2 * last_cache_bytes(), 64 * 2**20), MAX_ARRAY_BYTES)
         return parse_peak(_run([str(program), str(threads), str(array_bytes)]))
 

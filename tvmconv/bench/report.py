@@ -31,13 +31,13 @@ class PeerResult:
     ----------
     name : str
     time_ms : float or None
-        Median; None if it refused.
+        Median; None if it refused or failed.
     ratio : float or None
         Its time over ours: above 1 we are faster.
     blocks_ms : tuple of float
         Median of each block.
     problem : str or None
-        Why it refused, or how its outputs differ from ours.
+        Why it refused or failed, or how its outputs differ from ours.
     """
 
     name: str
@@ -166,6 +166,24 @@ class ModelResult:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A model that could not be measured.
+
+    Attributes
+    ----------
+    name : str
+    problem : str
+        Why, in one line.
+    """
+
+    name: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
+
+
+@dataclass(frozen=True)
 class BenchReport:
     """The results of a benchmark.
 
@@ -177,6 +195,8 @@ class BenchReport:
     protocol : Protocol
     peak : Peak
     models : tuple of ModelResult
+    failures : tuple of Failure
+        Of the models that are not among them.
     """
 
     machine: Machine
@@ -184,6 +204,7 @@ class BenchReport:
     protocol: Protocol
     peak: Peak
     models: tuple[ModelResult, ...]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def peer_names(self) -> list[str]:
@@ -215,10 +236,9 @@ class BenchReport:
 
     @property
     def problems(self) -> list[str]:
-        """Every refusal and every difference of outputs, a line each."""
-        return [
-            f"{m.name}: {p.name}: {p.problem}" for m in self.models for p in m.peers if p.problem
-        ]
+        """Every failure, every refusal and every difference of outputs, a line each."""
+        peers = [(m, p) for m in self.models for p in m.peers if p.problem]
+        return [*map(str, self.failures), *(f"{m.name}: {p.name}: {p.problem}" for m, p in peers)]
 
     @property
     def disagreements(self) -> list[str]:
@@ -261,6 +281,7 @@ class BenchReport:
             "protocol": self.protocol.to_json(),
             "peak": self.peak.to_json(),
             "models": models,
+            "failures": [asdict(failure) for failure in self.failures],
             "geometric_mean": {name: self.geometric_mean(name) for name in self.peer_names},
             "fastest_mean": self.fastest_mean,
             "large_direct_share": self.large_direct_share,

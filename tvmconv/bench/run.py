@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,13 +14,23 @@ from typing import Protocol as Interface
 import numpy.typing as npt
 import onnx
 
+from tvmconv.autoschedule.measure.folder import temporary_folder
+from tvmconv.bench.failures import PeerFailed, guarded, told
 from tvmconv.bench.harness import TWIN, Clock, Contender, Protocol, Timing, compare, measure, spread
 from tvmconv.bench.machine import describe_machine, usable_cores, version_of
 from tvmconv.bench.model import BenchModel, Source, prepare
 from tvmconv.bench.peak import measure_peak
 from tvmconv.bench.peers import Peer, PeerRefusal, find_peers
-from tvmconv.bench.report import DIRECT, BenchReport, ModelResult, PeerResult, StepTime, Work
-from tvmconv.errors import InputError
+from tvmconv.bench.report import (
+    DIRECT,
+    BenchReport,
+    Failure,
+    ModelResult,
+    PeerResult,
+    StepTime,
+    Work,
+)
+from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.layers import Layer
 from tvmconv.problem import FLOP_PER_MAC, Problem
 from tvmconv.target import Target
@@ -109,6 +118,8 @@ def bench_models(
         If a model, problem, peer, `threads` or `rounds` cannot be accepted.
     EnvironmentError_
         If a peer is not installed.
+    Exception
+        Of the first model, if none could be measured; otherwise the report says which failed.
     """
     single = isinstance(models, (str, Path, onnx.ModelProto, Layer))
     sources: Sequence[Source] = [models] if single else models  # type: ignore[list-item, assignment]
@@ -127,13 +138,27 @@ def bench_models(
     )
     functions = (compile_fn, load_fn or _default_load())
     bench = _Bench(threads, protocol, clock or Clock(), say, *functions)
-    results = []
-    for done, load in enumerate(prepared):
+    results: list[ModelResult] = []
+    errors: list[tuple[Source, Exception]] = []
+    for done, (source, load) in enumerate(zip(sources, prepared, strict=True)):
         bench.place = f"{done + 1}/{len(prepared)} " if len(prepared) > 1 else ""
-        results.append(bench.model(load(), peers, layers=layers))
+        try:
+            results.append(bench.model(load(), peers, layers=layers))
+        except Exception as error:  # noqa: BLE001 - what the other models gave is not lost with it
+            errors.append((source, error))
+    if errors and not results:
+        raise errors[0][1]
+    failures = tuple(Failure(_name(source), told(error)) for source, error in errors)
     peak = measure_peak(threads, again=True)  # others may have used the machine the first time
     machine = describe_machine(threads, [peer.module for peer in peers])
-    return BenchReport(machine, target.name, protocol, peak, tuple(results))
+    return BenchReport(machine, target.name, protocol, peak, tuple(results), failures)
+
+
+def _name(source: Source) -> str:
+    """What a model is called of which there is nothing else to say."""
+    if isinstance(source, onnx.ModelProto):
+        return source.graph.name or "model"
+    return source.problem if isinstance(source, Layer) else str(source)
 
 
 def _default_compile() -> CompileFunction:
@@ -171,25 +196,12 @@ class _Bench:
     def model(self, model: BenchModel, peers: Sequence[Peer], *, layers: bool) -> ModelResult:
         """Benchmark one model."""
         with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tvmconv-bench-"))
-            path = Path(folder) / "model.so"
+            path = stack.enter_context(temporary_folder()) / "model.so"
             compile_s = self._compile(model, path)
-            module, again = (self.load(path, self.threads) for _ in range(2))
-            stack.callback(module.close)
-            stack.callback(again.close)
+            module, again = (self._load(path, stack) for _ in range(2))
             results, others = self._prepare(model, peers, stack)
             ours = [_ours(module, model, OURS), _ours(again, model, OURS + TWIN)]
-            contenders = [*ours, *others]
-            self.say(f"{model.name}: comparing outputs")
-            differences = compare(contenders)
-            timings = measure(
-                contenders,
-                self.protocol,
-                clock=self.clock,
-                progress=lambda line: self.say(f"{model.name}: {line}"),
-            )
-            for c, timing in zip(others, timings[2:], strict=True):
-                results[c.name] = _peer_result(c, timing, timings[0], differences[c.name])
+            timings = self._time(model, ours, others, results)
             steps = profile_steps(module, model.inputs) if layers else ()
             work = _work_of_problem(model.problem, module.metadata)
             macs = work.macs or _macs_of_steps(module.metadata)
@@ -206,6 +218,32 @@ class _Bench:
             work=work,
         )
 
+    def _time(
+        self,
+        model: BenchModel,
+        ours: Sequence[Contender],
+        others: Sequence[Contender],
+        results: dict[str, PeerResult],
+    ) -> list[Timing]:
+        """Compare and time; a library that fails meanwhile is left out, and all begins anew."""
+        contenders = [*ours, *map(guarded, others)]
+        try:
+            self.say(f"{model.name}: comparing outputs")
+            differences = compare(contenders)
+            timings = measure(
+                contenders,
+                self.protocol,
+                clock=self.clock,
+                progress=lambda line: self.say(f"{model.name}: {line}"),
+            )
+        except PeerFailed as failed:
+            results[failed.name] = PeerResult(failed.name, problem=str(failed))
+            left = [contender for contender in others if contender.name != failed.name]
+            return self._time(model, ours, left, results)
+        for c, timing in zip(others, timings[len(ours) :], strict=True):
+            results[c.name] = _peer_result(c, timing, timings[0], differences[c.name])
+        return timings
+
     def _compile(self, model: BenchModel, path: Path) -> float:
         """Compile a model into a file, and give the seconds it took."""
         self.say(f"{model.name}: compiling")
@@ -218,6 +256,12 @@ class _Bench:
         module.save(path)
         module.close()
         return seconds
+
+    def _load(self, path: Path, stack: ExitStack) -> Runnable:
+        """Load an artifact until the stack is closed."""
+        module = self.load(path, self.threads)
+        stack.callback(module.close)
+        return module
 
     def _prepare(
         self, model: BenchModel, peers: Sequence[Peer], stack: ExitStack
@@ -232,6 +276,11 @@ class _Bench:
                 contender = peer.make(model.proto, model.inputs, self.threads)
             except PeerRefusal as refusal:
                 results[peer.name] = PeerResult(peer.name, problem=str(refusal))
+                continue
+            except EnvironmentError_:
+                raise
+            except Exception as error:  # noqa: BLE001 - a library may fail in any way
+                results[peer.name] = PeerResult(peer.name, problem=f"failed: {told(error)}")
                 continue
             stack.callback(contender.close)
             contenders.append(contender)

@@ -113,8 +113,8 @@ def command(
             progress=(lambda line: progress(line, 0, 0)) if progress else None,
         )
     _write(report, json_file, page)
-    if report.disagreements:
-        raise VerificationError("; ".join(report.disagreements))
+    if wrong := [*map(str, report.failures), *report.disagreements]:
+        raise VerificationError("; ".join(wrong))
 
 
 def _write(report: BenchReport, json_file: Path | None, page: Path | None) -> None:

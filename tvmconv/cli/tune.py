@@ -181,5 +181,7 @@ def _print_finished(event: Event) -> None:
     result = event.result
     if result is None:
         return
-    times = f"{result.untuned_us:.1f} → {result.tuned_us:.1f} µs, {result.trials} trials"
-    click.echo(f"[{event.index}/{event.tasks}] {event.task}: {times}", err=True)
+    told = f"{result.untuned_us:.1f} → {result.tuned_us:.1f} µs, {result.trials} trials"
+    if result.skipped:
+        told = f"skipped: {result.skipped}"
+    click.echo(f"[{event.index}/{event.tasks}] {event.task}: {told}", err=True)

@@ -159,10 +159,8 @@ def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     shaped = wide.reshape(slots, block, plan.trips, plan.step, *wide.shape[2:])
     first = [2 + axis for axis in chosen]
     taps = [axis for axis in range(4, shaped.ndim) if axis not in first]
-    if _in_kernel(problem):
-        order = (0, 2, *taps, 3, *first, 1)
-    else:
-        order = (*first, 0, 2, *taps, 3, 1)
+    rest = (0, 2, *taps, 3)
+    order = (*rest, *first, 1) if _in_kernel(problem) else (*first, *rest, 1)
     packed = shaped.transpose(order).astype(constants[0].dtype)
     packed = packed.reshape(packed_shape(problem, spec.inputs[0].block, block))
     return [packed, *(expressions.pack_channels(b, slots, block) for b in constants[1:])]

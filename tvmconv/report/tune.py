@@ -30,6 +30,8 @@ def tune_page(data: Data) -> Page:
         f" {data['known']} known before, {data['compared']} tasks' leaders compared in turns;"
         f" ended by {data['stopped']}",
     ]
+    skipped = [task for task in data["tasks"] if task["skipped"]]
+    lines += [f"skipped: {task['name']}: {task['skipped']}" for task in skipped]
     lines += _counted("lines of logs not used", data["skipped"])
     return Page(title, lines, _tiles(data), [*found, _failures(data)])
 
@@ -168,7 +170,7 @@ def _tasks(data: Data) -> Section:
     heads = ("task", "algorithm", "count", "untuned µs", "tuned µs", "gain", "of peak", "trials")
     rows = [
         [
-            *(t["name"], t["algorithm"] + ("" if t["confirmed"] else " (not compared)")),
+            *(t["name"], t["algorithm"] + _remark(t)),
             *(str(t["count"]), _us(t["untuned_us"]), _us(t["tuned_us"]), _gain(t)),
             *(percent(finite(t["share_of_peak"])), str(t["trials"])),
         ]
@@ -177,11 +179,18 @@ def _tasks(data: Data) -> Section:
     return Section("Where the time goes", "", figure, Table(heads, rows, 2))
 
 
+def _remark(task: Data) -> str:
+    """What a task's algorithm was not chosen by."""
+    if task["confirmed"]:
+        return ""
+    return " (skipped)" if task["skipped"] else " (not compared)"
+
+
 def _roofline(data: Data) -> Section | None:
     points = [point for task in data["tasks"] for point in _point(task)]
     colours = figures.palette(point.kind for point in points)
-    bandwidth = finite(data.get("bandwidth_gb_s"))
-    figure = figures.roofline(points, colours, data["peak_gflops"], bandwidth)
+    limits = (data["peak_gflops"], finite(data["bandwidth_gb_s"]))
+    figure = figures.roofline(points, colours, *limits)
     if figure is None:
         return None
     text = (

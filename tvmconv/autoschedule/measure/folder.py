@@ -11,6 +11,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tvmconv.errors import EnvironmentError_
@@ -44,6 +46,23 @@ def make_folder() -> tuple[Path, int]:
             raise EnvironmentError_(f"{where}: no temporary folder: {error.strerror}") from None
         if lock is not None:
             return folder, lock
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Have a folder for the block; whoever comes next removes it should this process be killed.
+
+    Raises
+    ------
+    EnvironmentError_
+        If none can be made.
+    """
+    folder, lock = make_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def _lock(folder: Path, flags: int) -> int | None:
