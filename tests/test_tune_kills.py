@@ -25,7 +25,7 @@ def test_kills_lose_and_leave_nothing(tmp_path: Path) -> None:
     tally = campaign.finish()
     assert tally.good, tally
     assert tally.killed > 5
-    assert tally.logged >= tally.acknowledged > 20
+    assert tally.logged >= tally.acknowledged > 5
 
 
 @pytest.mark.parametrize("times", [1, 2])
