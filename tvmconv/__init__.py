@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tvmconv.bench import bench_models as bench
     from tvmconv.compiler import compile
     from tvmconv.errors import EnvironmentError_, InputError, TvmconvError, VerificationError
+    from tvmconv.explain import explain
+    from tvmconv.explain.model import ModelExplanation
+    from tvmconv.explain.problem import ProblemExplanation
     from tvmconv.problem import Problem
     from tvmconv.runtime.loader import Module, load
     from tvmconv.target import Target, load_target
@@ -33,8 +36,10 @@ _PUBLIC = {
     "BenchReport": ("tvmconv.bench", "BenchReport"),
     "EnvironmentError_": ("tvmconv.errors", "EnvironmentError_"),
     "InputError": ("tvmconv.errors", "InputError"),
+    "ModelExplanation": ("tvmconv.explain.model", "ModelExplanation"),
     "Module": ("tvmconv.runtime.loader", "Module"),
     "Problem": ("tvmconv.problem", "Problem"),
+    "ProblemExplanation": ("tvmconv.explain.problem", "ProblemExplanation"),
     "Target": ("tvmconv.target", "Target"),
     "TuneReport": ("tvmconv.autoschedule.tune_report", "TuneReport"),
     "TvmconvError": ("tvmconv.errors", "TvmconvError"),
@@ -42,6 +47,7 @@ _PUBLIC = {
     "VerifyReport": ("tvmconv.verify", "VerifyReport"),
     "bench": ("tvmconv.bench", "bench_models"),
     "compile": ("tvmconv.compiler", "compile"),
+    "explain": ("tvmconv.explain", "explain"),
     "load": ("tvmconv.runtime.loader", "load"),
     "load_target": ("tvmconv.target", "load_target"),
     "tune": ("tvmconv.autoschedule.tuner", "tune"),
@@ -52,8 +58,10 @@ __all__ = [
     "BenchReport",
     "EnvironmentError_",
     "InputError",
+    "ModelExplanation",
     "Module",
     "Problem",
+    "ProblemExplanation",
     "Target",
     "TuneReport",
     "TvmconvError",
@@ -62,6 +70,7 @@ __all__ = [
     "__version__",
     "bench",
     "compile",
+    "explain",
     "load",
     "load_target",
     "tune",
@@ -82,7 +91,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``tvmconv.verify`` and ``tvmconv.bench`` the functions.
+    """Keeps ``tvmconv.verify``, ``tvmconv.bench`` and ``tvmconv.explain`` the functions.
 
     When the import system has loaded a submodule it sets it as an attribute of the package, which
     would hide the public function of the same name.

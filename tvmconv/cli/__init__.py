@@ -24,7 +24,19 @@ from tvmconv.errors import TvmconvError
 from tvmconv.versions import VERSION
 
 #: In the order of the help; each is the module of that name.
-COMMANDS = ("compile", "run", "verify", "bench", "tune", "inspect", "log", "targets", "ops", "demo")
+COMMANDS = (
+    "compile",
+    "run",
+    "verify",
+    "bench",
+    "tune",
+    "explain",
+    "inspect",
+    "log",
+    "targets",
+    "ops",
+    "demo",
+)
 
 #: Exit codes that no TvmconvError stands for.
 _ENVIRONMENT, _USAGE, _INTERRUPTED = 4, 2, 130

@@ -29,6 +29,21 @@ def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) 
         context.ensure_object(State).debug = True
 
 
+def _pairs(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Path]:
+    """Split each NAME=FILE at its last ``=``: names of tensors may have one, or be odd."""
+    files: dict[str, Path] = {}
+    for value in values:
+        name, equals, file = value.rpartition("=")
+        if not equals or not name or not file:
+            raise click.BadParameter(f"{value!r} is not NAME=FILE.npy")
+        if name in files:
+            raise click.BadParameter(f"{name!r} is given twice")
+        files[name] = Path(file)
+    return files
+
+
 debug_option: _Decorator[Any] = click.option(
     "--debug",
     is_flag=True,
@@ -63,6 +78,14 @@ params_option: _Decorator[Any] = click.option(
     metavar="FILE.npz",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="For a PROBLEM: arrays `weight` and `bias`, which become constants.",
+)
+input_option: _Decorator[Any] = click.option(
+    "--input",
+    "inputs",
+    metavar="NAME=x.npy",
+    multiple=True,
+    callback=_pairs,
+    help="The array for one input; repeat it for each.",
 )
 log_option: _Decorator[Any] = click.option(
     "--log",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tvmconv.cli._options import debug_option, json_option, threads_option
+from tvmconv.cli._options import debug_option, input_option, json_option, threads_option
 from tvmconv.cli._output import print_json, print_table
 from tvmconv.errors import InputError
 from tvmconv.files import make_output_dir
@@ -19,31 +19,9 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.generic]
 
 
-def _pairs(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, Path]:
-    """Split each NAME=FILE at its last ``=``: names of tensors may have one, or be odd."""
-    files: dict[str, Path] = {}
-    for value in values:
-        name, equals, file = value.rpartition("=")
-        if not equals or not name or not file:
-            raise click.BadParameter(f"{value!r} is not NAME=FILE.npy")
-        if name in files:
-            raise click.BadParameter(f"{name!r} is given twice")
-        files[name] = Path(file)
-    return files
-
-
 @click.command()
 @click.argument("file", metavar="FILE.so", type=click.Path(path_type=Path))
-@click.option(
-    "--input",
-    "inputs",
-    metavar="NAME=x.npy",
-    multiple=True,
-    callback=_pairs,
-    help="The array for one input; repeat it for each.",
-)
+@input_option
 @click.option(
     "--seed",
     metavar="N",
