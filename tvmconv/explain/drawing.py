@@ -147,6 +147,7 @@ class _Frame:
         where = ", ".join(map(str, self.place))
         corner = ", ".join(_signed(first) for first, _ in self.windows)
         text = f"output ({where}): the window begins at ({corner})"
+        text += " of the spread input" * is_transposed(self.axes)
         self.canvas.words(16, self.top, text, "head")
         top = self.top + 22
         if len(self.axes) == 1:

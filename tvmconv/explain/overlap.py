@@ -96,12 +96,26 @@ def _with_kernel(
     problem: Problem, axes: tuple[TransposedAxis, ...], kernel: tuple[int, ...]
 ) -> str:
     """A kernel that the stride divides, with the padding that keeps the output's shape."""
+    pads = _padding(axes, kernel, with_extra=False)
+    kept = ""
+    if min(pads) < 0:
+        pads, kept = _padding(axes, kernel, with_extra=True), ", the same output_padding"
+    if pads[: len(axes)] == pads[len(axes) :]:
+        pads = pads[: len(axes)]
+    shown = str(pads[0]) if len(set(pads)) == 1 else ",".join(map(str, pads))
+    return (
+        f"taps that the stride divides: {sizes(kernel)} with padding={shown}{kept} gives the same"
+        f" shape, {sizes(problem.out_spatial)}"
+    )
+
+
+def _padding(
+    axes: tuple[TransposedAxis, ...], kernel: tuple[int, ...], with_extra: bool
+) -> list[int]:
+    """Lows then highs, with which longer kernels give as many outputs as the axes have."""
     lows, highs = [], []
     for axis, taps in zip(axes, kernel, strict=True):
-        more = axis.dilation * (taps - axis.taps) + axis.extra
+        more = axis.dilation * (taps - axis.taps) - (0 if with_extra else axis.extra)
         lows.append(axis.low + more // 2)
         highs.append(axis.high + more - more // 2)
-    text = f"taps that the stride divides: {sizes(kernel)}"
-    pads = lows if lows == highs else [*lows, *highs]
-    shown = str(pads[0]) if len(set(pads)) == 1 else ",".join(map(str, pads))
-    return f"{text} with padding={shown} gives the same shape, {sizes(problem.out_spatial)}"
+    return [*lows, *highs]

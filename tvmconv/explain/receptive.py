@@ -193,17 +193,17 @@ def _map_axes(node: Node, source: Value, rank: int) -> tuple[Axis, ...] | None:
 
 
 def _moved_axes(node: Node, source: Value) -> Iterator[Axis]:
-    """Output o reads input ``o*step + start``."""
-    for axis in range(2, len(source.shape)):
-        start, step = 0, 1
-        if node.op == "pad":
-            start = -node.attrs["lows"][axis]
-        elif node.op == "slice" and axis in (
-            axes := [k % len(source.shape) for k in node.attrs["axes"]]
-        ):
-            number = axes.index(axis)
-            start, step = node.attrs["starts"][number], node.attrs["steps"][number]
-        elif node.attrs["axis"] == axis:
-            before = node.inputs[: node.inputs.index(source)]
-            start = -sum(value.shape[axis] for value in before)
-        yield Axis(source.shape[axis], 1, step, low=-start)
+    """The axes along which output o reads input ``o*step + start``."""
+    rank, attrs = len(source.shape), node.attrs
+    starts, steps = dict.fromkeys(range(rank), 0), dict.fromkeys(range(rank), 1)
+    if node.op == "pad":
+        starts = {axis: -low for axis, low in enumerate(attrs["lows"])}
+    elif node.op == "slice":
+        axes = [axis % rank for axis in attrs["axes"]]
+        starts.update(zip(axes, attrs["starts"], strict=True))
+        steps.update(zip(axes, attrs["steps"], strict=True))
+    else:
+        axis, before = attrs["axis"], node.inputs[: node.inputs.index(source)]
+        starts[axis] = -sum(value.shape[axis] for value in before)
+    for axis in range(2, rank):
+        yield Axis(source.shape[axis], 1, steps[axis], low=-starts[axis])

@@ -87,14 +87,12 @@ def count(number: int) -> str:
 
 
 def digits(value: float) -> str:
-    """A number with three significant digits, never as a power of ten: ``"0.0123"``, ``"1,950"``.
-
-    Numbers above 1000 keep their whole part, rounded to three digits.
-    """
+    """A number with three significant digits, in full: ``"0.0123"``, ``"1,950"``."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    places = 2 - math.floor(math.log10(abs(value)))
-    return f"{round(value, places):,.{max(0, places)}f}"
+    rounded = float(f"{value:.3g}")
+    places = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{places}f}"
 
 
 def scaled(number: float) -> str:
