@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -348,6 +350,17 @@ def test_wrong_arguments(
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert message in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_problem_is_explained_without_tvm_and_onnx() -> None:
+    code = (
+        "import sys, tvmconv\n"
+        f"print(tvmconv.explain('conv2d:1x3x8x8:4x3x3', {TARGET!r}))\n"
+        "sys.exit(bool({'tvm', 'onnx'} & set(sys.modules)))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("conv2d:1x3x8x8:4x3x3\n")
 
 
 def test_public_name() -> None:

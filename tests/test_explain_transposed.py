@@ -16,8 +16,10 @@ from tvmconv.explain.alternatives import alternatives
 from tvmconv.explain.axes import TransposedAxis, axes_of
 from tvmconv.explain.overlap import even_kernel, is_even, overlap, phase_taps
 from tvmconv.explain.problem import ProblemExplanation
+from tvmconv.explain.receptive import receptive_fields
 from tvmconv.explain.shapes import formula, macs, reads_section, shape_section, useful_flops
 from tvmconv.explain.text import render
+from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.problem import Problem
 
 __all__ = ["transposed"]
@@ -187,3 +189,37 @@ def test_other_ranks_are_drawn(rank: int) -> None:
     words = [element.text or "" for element in ElementTree.fromstring(found.svg()).iter()]
     assert any("zero)" in word for word in words) == (rank == 3)
     assert problem.text in words
+
+
+@pytest.mark.usefixtures("transposed")
+def test_receptive_fields_after_upsampling() -> None:
+    """Against the references: neighbours differ, and the longest field is meant."""
+    chain = [
+        Problem.make("conv", (1, 1, 64), (1, 3), stride=2, padding=1),
+        Problem.make("conv", (1, 1, 32), (1, 2), stride=2),
+        Problem.make("conv_transpose", (1, 1, 16), (1, 3), stride=2, padding=1, output_padding=1),
+        Problem.make("conv_transpose", (1, 1, 32), (1, 2), stride=2),
+        Problem.make("conv", (1, 1, 64), (1, 3), padding=1),
+    ]
+    source = Value("x", (1, 1, 64))
+    values = [source, *(Value(f"v{k}", p.output_shape) for k, p in enumerate(chain))]
+    nodes = [
+        Node(problem.op, [before], after, {"problem": problem.text})
+        for problem, before, after in zip(chain, values, values[1:], strict=False)
+    ]
+    fields = receptive_fields(Graph("net", [source], [values[-1]], nodes))
+    seen = np.eye(64).reshape(64, 1, 64)  # an image for each input that is not 0
+    for problem, value in zip(chain, values[1:], strict=True):
+        batch = Problem.make(
+            problem.op,
+            (64, *problem.input_shape[1:]),
+            problem.filter_shape,
+            **dict(problem.options),
+        )
+        weight = np.ones(problem.inputs["weight"])
+        seen = batch.reference({"x": seen, "weight": weight})
+        middle = seen[:, 0, value.shape[2] // 4 : -value.shape[2] // 4]
+        spans = [np.ptp(np.nonzero(column)[0]) + 1 for column in middle.T if column.any()]
+        assert fields[value].size == (max(spans),)
+    jumps = [str(fields[value].jump[0]) for value in values]
+    assert jumps == ["1", "2", "4", "2", "1", "1"]

@@ -104,7 +104,7 @@ class ProblemExplanation:
         if problem.op == "conv" and winograd.fits(problem):
             notes.append("Winograd's algorithm multiplies less, and may take less than this")
         if self.useful_flops < self.flops:
-            notes.append("without the multiply-adds with padding, which a kernel may skip")
+            notes.append("what a kernel may skip is not counted here")
         work = (self.useful_flops, problem.bytes_moved, problem.family)
         return roofline.section(self.target, *work, tuple(notes))
 
