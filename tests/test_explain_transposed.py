@@ -36,7 +36,9 @@ SIZES = [
 ]
 
 
-def axis_of(size: int, kernel: int, stride: int, dilation: int, low: int, high: int, extra: int):
+def axis_of(
+    size: int, kernel: int, stride: int, dilation: int, low: int, high: int, extra: int
+) -> TransposedAxis:
     return TransposedAxis(size, kernel, stride, dilation, low, high, extra=extra)
 
 
@@ -73,8 +75,7 @@ def test_even_overlap() -> None:
             assert kernel <= better < kernel + stride
 
 
-def problem_of(**options: object) -> Problem:
-    kernel = options.pop("kernel", 3)
+def problem_of(kernel: int = 3, **options: object) -> Problem:
     return Problem.make("conv_transpose", (1, 2, 4, 4), (3, kernel, kernel), **options)
 
 
