@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvmconv.cli._files import check_files, json_file_option, page_option, write_json
 from tvmconv.cli._options import (
     batch_option,
     debug_option,
@@ -15,17 +16,14 @@ from tvmconv.cli._options import (
     threads_option,
     untuned_option,
 )
-from tvmconv.cli._output import print_json, progress_bar, show, to_json
+from tvmconv.cli._output import progress_bar, show
 from tvmconv.cli._suite import models_or_suite, sources
 from tvmconv.errors import VerificationError
-from tvmconv.files import check_output_file, replacing
 from tvmconv.report import require_report, write_bench_report
 from tvmconv.target import load_target
 
 if TYPE_CHECKING:
     from tvmconv.bench import BenchReport
-
-_STDOUT = Path("-")
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -55,20 +53,8 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--layers", is_flag=True, help="Also time each layer of a network.")
 @log_option
 @untuned_option
-@click.option(
-    "--json",
-    "json_file",
-    metavar="F",
-    type=click.Path(path_type=Path),
-    help="Write the figures as JSON to F; `-` prints them instead of the table.",
-)
-@click.option(
-    "--report",
-    "page",
-    metavar="F.html",
-    type=click.Path(path_type=Path),
-    help="Write a page with plots to F.html.",
-)
+@json_file_option
+@page_option
 @debug_option
 def command(
     models: tuple[str, ...],
@@ -92,10 +78,8 @@ def command(
     """
     found = sources(models, suite_name, filter)
     machine = load_target(target)
-    if json_file is not None and json_file != _STDOUT:
-        check_output_file(json_file)
+    check_files(JSON=json_file, report=page)
     if page is not None:
-        check_output_file(page)
         require_report()
     from tvmconv.bench import bench_models
 
@@ -112,20 +96,13 @@ def command(
             tuned=not untuned,
             progress=(lambda line: progress(line, 0, 0)) if progress else None,
         )
-    _write(report, json_file, page)
+    write_json(report.to_json(), json_file, lambda: _print(report))
+    if page is not None:
+        write_bench_report(page, report)
     if wrong := [*map(str, report.failures), *report.disagreements]:
         raise VerificationError("; ".join(wrong))
 
 
-def _write(report: BenchReport, json_file: Path | None, page: Path | None) -> None:
-    """Print the report, and write the files that were asked for."""
-    if json_file == _STDOUT:
-        print_json(report.to_json())
-    else:
-        for part in (*report.lines(), *report.tables()):
-            show(part)
-    if json_file is not None and json_file != _STDOUT:
-        with replacing(json_file) as path:
-            path.write_text(to_json(report.to_json()) + "\n", encoding="utf-8")
-    if page is not None:
-        write_bench_report(page, report)
+def _print(report: BenchReport) -> None:
+    for part in (*report.lines(), *report.tables()):
+        show(part)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tvmconv.cli._files import check_files, json_file_option, write_json, write_text
 from tvmconv.cli._options import (
     batch_option,
     debug_option,
@@ -16,15 +17,12 @@ from tvmconv.cli._options import (
     target_option,
     threads_option,
 )
-from tvmconv.cli._output import console, print_json, to_json
+from tvmconv.cli._output import console
 from tvmconv.errors import InputError
-from tvmconv.files import check_output_file, replacing
 from tvmconv.target import load_target
 
 if TYPE_CHECKING:
     from tvmconv.ops import Array
-
-_STDOUT = Path("-")
 
 
 def _place(
@@ -58,13 +56,7 @@ def _place(
 @input_option
 @params_option
 @batch_option
-@click.option(
-    "--json",
-    "json_file",
-    metavar="F",
-    type=click.Path(path_type=Path),
-    help="Write the numbers as JSON to F; `-` prints them instead of the text.",
-)
+@json_file_option
 @debug_option
 def command(
     model: str,
@@ -86,11 +78,7 @@ def command(
     """
     source = model_source(model)
     machine = load_target(target)
-    files = [path for path in (svg, json_file) if path is not None and path != _STDOUT]
-    for path in files:
-        check_output_file(path)
-    if len(set(files)) < len(files):
-        raise InputError(f"{svg}: is both the picture and the JSON")
+    check_files(picture=svg, JSON=json_file)
     if isinstance(source, Path) and (svg or inputs or params or at):
         raise InputError(f"{model}: --at, --svg, --input and --params are for problems")
     from tvmconv.explain import explain
@@ -99,14 +87,10 @@ def command(
     arrays = _arrays(str(source), inputs, params) if inputs or params else None
     found: Any = explain(source, machine, at=at, arrays=arrays, batch=batch, threads=threads)
     picture = found.svg() if svg is not None else ""
-    if json_file == _STDOUT:
-        print_json(found.to_json())
-    else:
-        click.echo(render(found.sections(), console()))
-    if json_file is not None and json_file != _STDOUT:
-        _write(json_file, to_json(found.to_json()) + "\n")
+    sections = found.sections()
+    write_json(found.to_json(), json_file, lambda: click.echo(render(sections, console())))
     if svg is not None:
-        _write(svg, picture)
+        write_text(svg, picture)
 
 
 def _arrays(source: str, inputs: dict[str, Path], params: Path | None) -> dict[str, Array]:
@@ -130,8 +114,3 @@ def _arrays(source: str, inputs: dict[str, Path], params: Path | None) -> dict[s
             f"{source}: needs --input {missing[0]}=x.npy" + " or --params" * (missing[0] != "x")
         )
     return {**constants, **load_inputs(source, specs, inputs, None)}
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tvmconv.cli._files import check_files, json_file_option, page_option, write_json
 from tvmconv.cli._options import batch_option, debug_option, target_option, threads_option
-from tvmconv.cli._output import print_json, show, to_json
+from tvmconv.cli._output import show
 from tvmconv.cli._suite import models_or_suite, sources
-from tvmconv.files import check_output_file, replacing
 from tvmconv.report import require_report, write_tune_report
 from tvmconv.target import load_target
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tvmconv.autoschedule.session import Event
     from tvmconv.autoschedule.tune_report import TuneReport
 
-_STDOUT = Path("-")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 
@@ -69,20 +68,8 @@ def _seconds(context: click.Context, parameter: click.Parameter, text: str | Non
 )
 @threads_option
 @batch_option
-@click.option(
-    "--json",
-    "json_file",
-    metavar="F",
-    type=click.Path(path_type=Path),
-    help="Write the result as JSON to F; `-` prints it instead of the tables.",
-)
-@click.option(
-    "--report",
-    "page",
-    metavar="F.html",
-    type=click.Path(path_type=Path),
-    help="Write a page with plots to F.html.",
-)
+@json_file_option
+@page_option
 @debug_option
 def command(
     models: tuple[str, ...],
@@ -105,9 +92,7 @@ def command(
     """
     found = sources(tuple(dict.fromkeys(models)), suite_name, filter)
     machine = load_target(target)
-    for path in (json_file, page):
-        if path is not None and path != _STDOUT:
-            check_output_file(path)
+    check_files(JSON=json_file, report=page)
     if page is not None:
         require_report()
     from tvmconv.autoschedule.tuner import tune
@@ -124,21 +109,14 @@ def command(
             threads=threads,
             batch=batch,
         )
-    _write(report, json_file, page)
-
-
-def _write(report: TuneReport, json_file: Path | None, page: Path | None) -> None:
-    """Print the result, and write the files that were asked for."""
-    if json_file == _STDOUT:
-        print_json(report.to_json())
-    else:
-        for part in (*report.tables(), *report.lines()):
-            show(part)
-    if json_file is not None and json_file != _STDOUT:
-        with replacing(json_file) as path:
-            path.write_text(to_json(report.to_json()) + "\n", encoding="utf-8")
+    write_json(report.to_json(), json_file, lambda: _print(report))
     if page is not None:
         write_tune_report(page, report)
+
+
+def _print(report: TuneReport) -> None:
+    for part in (*report.tables(), *report.lines()):
+        show(part)
 
 
 @contextmanager
