@@ -1,29 +1,24 @@
-"""Schedules of products on transformed tiles, and their cost: what the CPU families share.
+"""Schedules of products on transformed tiles: what the CPU families share.
 
 The output's tiles are divided into groups. Of each group the input is transformed, the products
 are computed, for one transformed element after the other, as a register-tiled matrix product, and
 the sums are transformed back: what lies between stays in the second cache level. Where there are
 few tiles and many weights, the input is transformed for all groups first, so that the threads can
-share the output channels instead.
+share the output channels instead. If the kernel transforms the weights, each thread does it for
+some slots and one part of the sum at a time, so that they stay in a near cache until their use.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tvmconv._tvm import TVMObject
-from tvmconv.autoschedule.space import Candidate
 from tvmconv.kernel import KIND, TILES
-from tvmconv.target import Target
 
-from . import costs
-from .primitives import balance, reductions, sum_at, unroll_tile
-
-_MAX_SLOTS = 8
-#: Cycles for one vector of a transform along one axis: loads, additions, a store.
-_TRANSFORM_CYCLES = 2.5
+from .primitives import reductions, sum_at, unroll_tile
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class Sizes:
     elements : int
         Transformed elements of a tile.
     rank : int
-        Spatial axes.
+        Axes along which tiles are transformed.
     tiles, slots, lanes : int
         Tiles of the output, its channel slots, channels in a slot.
     data_tiles : int
@@ -94,7 +89,7 @@ class Sizes:
         Of those, how many belong to one channel.
     outputs : int
         Elements of a tile of the output.
-    in_kernel : bool
+    online : bool
         Whether the kernel transforms the weights.
     """
 
@@ -110,7 +105,7 @@ class Sizes:
     inner: int
     taps: int
     outputs: int
-    in_kernel: bool
+    online: bool
 
 
 def sizes(sch: TVMObject, stages: Stages) -> Sizes:
@@ -135,7 +130,7 @@ def sizes(sch: TVMObject, stages: Stages) -> Sizes:
         inner=inner,
         taps=math.prod(taps),
         outputs=math.prod(position),
-        in_kernel=bool(stages.weights),
+        online=bool(stages.weights),
     )
 
 
@@ -149,6 +144,10 @@ def _unit(sch: TVMObject, stages: Stages) -> int:
             break
         unit *= extent
     return unit
+
+
+#: Knobs that are true or false.
+_FLAGS = ("shared_data", "by_rows")
 
 
 @dataclass(frozen=True)
@@ -166,6 +165,9 @@ class Grouping:
     shared_data : bool
         Transform the input of all groups first, and share groups and slots among the threads;
         otherwise each thread transforms the input of its own groups.
+    by_rows : bool, optional
+        Transform the weights of one row of elements at a time, which take less space, but are read
+        once a row; None if the kernel does not transform them.
     """
 
     group: int
@@ -173,16 +175,18 @@ class Grouping:
     pixels: int
     register_slots: int
     shared_data: bool
+    by_rows: bool | None = None
 
     def knobs(self) -> tuple[tuple[str, int], ...]:
         """The schedule as a point of a design space; :meth:`of` makes it again."""
-        return tuple((name, int(value)) for name, value in vars(self).items())
+        known = ((name, value) for name, value in vars(self).items() if value is not None)
+        return tuple((name, int(value)) for name, value in known)
 
     @classmethod
     def of(cls, knobs: Sequence[tuple[str, int]]) -> Grouping:
         """The schedule with these knobs."""
-        group, slots, pixels, register_slots, shared = (value for _, value in knobs)
-        return cls(group, slots, pixels, register_slots, bool(shared))
+        fields: dict[str, Any] = {name: bool(v) if name in _FLAGS else v for name, v in knobs}
+        return cls(**fields)
 
 
 def schedule_winograd(sch: TVMObject, stages: Stages, grouping: Grouping) -> None:
@@ -245,22 +249,21 @@ def _products_by_parts(
         sch.vectorize(sch.get_loops(init)[-1])
     order = [*range(rank), rank + 1, rank, rank + 2]
     sum_at(sch, stages.product, None, tile_tiles, order)
-    _weight_transforms(sch, stages, slot_tiles, rank)
+    _weight_transforms(sch, stages, elements[0] if grouping.by_rows else slot_tiles, rank)
+    if grouping.by_rows:
+        sch.unroll(elements[0])
 
 
 def _weight_transforms(sch: TVMObject, stages: Stages, place: TVMObject, rank: int) -> None:
     """The weight's transforms at a loop, one input channel of one slot at a time."""
     *before, last = stages.weights
     sch.compute_at(last, place, preserve_unit_loops=True)
-    own = len(sch.get(last).iter_vars)
-    loops = sch.get_loops(last)[-own:]
-    elements, outer, lane = loops[:rank], loops[rank:-1], loops[-1]
-    sch.reorder(*outer, *elements, lane)
+    *_, channel = sch.get_loops(last)[: -rank - 1]
     for block in reversed(before):
-        sch.compute_at(block, outer[-1], preserve_unit_loops=True)
+        sch.compute_at(block, channel, preserve_unit_loops=True)
         sch.set_scope(block, 0, "local")
-        unroll_tile(sch, sch.get_loops(block)[-own:])
-    unroll_tile(sch, [*elements, lane])
+        unroll_tile(sch, sch.get_loops(block)[-rank - 1 :])
+    unroll_tile(sch, sch.get_loops(last)[-rank - 1 :])
 
 
 def _transforms(sch: TVMObject, stages: Stages, place: TVMObject | None, rank: int) -> None:
@@ -277,115 +280,3 @@ def _transforms(sch: TVMObject, stages: Stages, place: TVMObject | None, rank: i
     unroll_tile(sch, [*elements, lane])
     if place is None:
         sch.parallel(sch.fuse(slot, tile))
-
-
-def candidates(size: Sizes, target: Target) -> list[Candidate]:
-    """Every schedule of the space."""
-    return [
-        Candidate(grouping.knobs(), cycles(size, grouping, target))
-        for grouping in dict.fromkeys(_groupings(size, target))
-    ]
-
-
-def _groupings(size: Sizes, target: Target) -> Iterator[Grouping]:
-    """Schedules whose sums fit the registers, with whole register tiles in every group."""
-    vectors = costs.vectors(size.lanes, target)
-    for register_slots in range(1, min(_MAX_SLOTS, size.slots) + 1):
-        most = min(costs.room(register_slots * vectors, target), size.tiles)
-        if most < 1:
-            return
-        for pixels in _pixels(most, size.unit):
-            for group in _multiples(pixels, size.tiles, size.unit):
-                for slots in _multiples(register_slots, size.slots):
-                    if _has_own_data(size, group) and not size.in_kernel:
-                        yield Grouping(group, slots, pixels, register_slots, False)
-                    yield Grouping(group, slots, pixels, register_slots, True)
-
-
-def _has_own_data(size: Sizes, group: int) -> bool:
-    """Whether every group of tiles reads tiles of the input that no other one needs."""
-    if size.data_tiles == size.tiles:
-        return True
-    return group % size.unit == size.tiles % group == 0
-
-
-def _pixels(most: int, unit: int) -> list[int]:
-    """Sizes of register tiles; whole units or parts of one: their data lie in a row."""
-    if unit > 1:
-        return [p for p in range(1, most + 1) if p % unit == 0 or unit % p == 0][-3:]
-    return sorted({most, max(1, most - 1), max(1, most - 2), max(1, most // 2)})
-
-
-def _multiples(tile: int, extent: int, unit: int = 1) -> list[int]:
-    """Some multiples of a register tile's extent, and of whole units, up to the whole axis."""
-    few = (1, 2, 3, 4, 6, 8, 12, 16, 32)
-    found = {tile * k for k in (*few, extent // tile)} | {math.lcm(tile, unit) * k for k in few}
-    return [size for size in sorted(found) if size <= extent]
-
-
-def cycles(size: Sizes, grouping: Grouping, target: Target) -> float:
-    """Predicted time of a kernel on transformed tiles, in cycles of one core."""
-    vectors = costs.vectors(size.lanes, target)
-    groups, bands = (
-        -(-size.tiles // grouping.group),
-        -(-size.slots // grouping.slots),
-    )
-    channels = size.channels // size.taps
-    data_bytes = size.elements * channels * costs.BYTES
-    in_slots = -(-channels // size.lanes)
-    weight_bytes = size.elements * size.channels * size.slots * size.lanes * costs.BYTES
-    # A transform loads, adds and stores every element once an axis.
-    transform = size.elements * size.rank * _TRANSFORM_CYCLES * vectors
-    shared_tiles = size.data_tiles / size.tiles
-    data = in_slots * (transform + 2 * size.elements * vectors)
-    back = grouping.slots * (transform + size.outputs * vectors * costs.SUM_CYCLES)
-    sum_bytes = grouping.slots * size.elements * size.lanes * costs.BYTES
-    near = grouping.group * (data_bytes * shared_tiles + sum_bytes)
-    products = _product_cycles(size, grouping, near, weight_bytes, target)
-    band = products + grouping.group * back
-    if grouping.shared_data:
-        far = target.caches.bytes_per_cycle(size.data_tiles * data_bytes)
-        total_data = size.data_tiles * (data + data_bytes / far)
-        units, launches = groups * bands, 2
-        band += grouping.group * data_bytes / far
-        shared = band * units
-    else:
-        total_data, launches, units = 0.0, 1, groups
-        shared = (band * bands + grouping.group * shared_tiles * data) * groups
-    threads = max(1, target.cores)
-    if threads == 1:
-        return total_data + shared
-    wake = launches * costs.LAUNCH_CYCLES
-    return total_data / threads + shared / threads * balance(units, threads) + wake
-
-
-def _product_cycles(
-    size: Sizes, grouping: Grouping, near_bytes: float, weight_bytes: float, target: Target
-) -> float:
-    """Cycles of all products of one group of tiles and one band of slots."""
-    vectors = costs.vectors(size.lanes, target)
-    sums = grouping.pixels * grouping.register_slots * vectors
-    loads = grouping.pixels + grouping.register_slots * vectors
-    step = costs.step_cycles(sums, loads, target)
-    trips = size.channels / size.inner
-    compute = size.channels * step + trips * costs.TRIP_CYCLES
-    compute += sums * costs.SUM_CYCLES * (size.parts + 1) / 2
-    repeats = grouping.group // grouping.pixels
-    count = size.elements * repeats * (grouping.slots // grouping.register_slots)
-    weights = size.channels * grouping.register_slots * size.lanes * costs.BYTES
-    data = size.channels * grouping.pixels * costs.BYTES
-    far = _weight_speed(grouping, near_bytes, weight_bytes, target)
-    close = target.caches.bytes_per_cycle(weights + data)
-    memory = weights * (1 / far + (repeats - 1) / close) / repeats
-    memory += data / target.caches.bytes_per_cycle(near_bytes)
-    return count * costs.overlapped(compute + costs.TILE_CYCLES, memory)
-
-
-def _weight_speed(
-    grouping: Grouping, near_bytes: float, weight_bytes: float, target: Target
-) -> float:
-    """Bytes a cycle at which the weights come: a thread's own may be close, all share the rest."""
-    own = near_bytes + weight_bytes / (target.cores if grouping.shared_data else 1)
-    close = target.caches.bytes_per_cycle(own)
-    shared = target.caches.bytes_per_cycle(near_bytes + weight_bytes)
-    return close if close >= target.caches.l2_bytes_per_cycle else shared

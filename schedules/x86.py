@@ -8,7 +8,7 @@ from tvmconv._tvm import TVMObject, s_tir
 from tvmconv.autoschedule.space import Candidate, DesignSpace, register
 from tvmconv.target import Target
 
-from . import contraction, costs, planes, rows, windows, winograd
+from . import contraction, costs, planes, rows, windows, winograd, winograd_space
 from .primitives import Tile, extents, find_blocks, schedule_map, stage_nearby, tile_reduction
 
 #: Taps of a window up to which its loops are unrolled.
@@ -27,7 +27,8 @@ def candidates(func: TVMObject, target: Target) -> list[Candidate]:
     sch = s_tir.Schedule(func)
     blocks = find_blocks(sch)
     if blocks.kind == "product":
-        found = winograd.candidates(winograd.sizes(sch, winograd.find_stages(sch)), target)
+        size = winograd.sizes(sch, winograd.find_stages(sch))
+        found = winograd_space.candidates(size, target)
     elif blocks.kind in ("contraction", "grouped"):
         found = contraction.candidates(extents(sch, blocks), target)
     elif blocks.kind == "planes":

@@ -50,7 +50,7 @@ def test_the_transforms_are_those_of_a_convolution(outputs: int) -> None:
             np.testing.assert_allclose(y, wanted, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, winograd.ONLINE])
 def test_kernels_are_right(name: str) -> None:
     problems = [Problem.parse(text).replace(algorithm=name) for text in PROBLEMS]
     checks = [trials(problem)[-1] for problem in problems]

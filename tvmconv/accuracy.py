@@ -28,8 +28,7 @@ from tvmconv.ops import Array, Float64, activation
 from tvmconv.problem import Problem
 
 #: What Winograd's transforms F(m, 3) add to c; its relative L2 error is limited too.
-WINOGRAD = {"winograd2": 16.0, "winograd4": 64.0, "winograd6": 384.0}
-WINOGRAD |= {"winograd2k": WINOGRAD["winograd2"], "winograd4k": WINOGRAD["winograd4"]}
+WINOGRAD = {"winograd2": 16.0, "winograd4": 64.0, "winograd6": 384.0, "winograd4_online": 64.0}
 WINOGRAD_L2 = 2e-5
 NETWORK_RTOL, NETWORK_ATOL = 1e-3, 1e-5
 #: Roundings that an activation may take, in units of u.
@@ -81,7 +80,7 @@ def error_bound(
     problem : Problem
     reference, magnitude : ndarray of float64
         :meth:`Problem.reference` and :meth:`Problem.magnitude` of the same inputs.
-    algorithm : {"direct", "winograd2", "winograd4", "winograd6"}, optional
+    algorithm : {"direct", "winograd2", "winograd4", "winograd6", "winograd4_online"}, optional
         That the problem names if left out; if it names none, "direct".
 
     Raises

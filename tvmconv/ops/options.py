@@ -22,9 +22,9 @@ Value = int | bool | str | tuple[int, ...]
 #: The largest size, stride, dilation or padded size: what an int32 index reaches.
 LIMIT = 2**31 - 1
 #: How a convolution can be computed: as what is fastest, directly, or on transformed tiles with so
-#: many outputs along an axis. The weights are transformed at compile time, or, with a ``k``, on the
-#: fly: the kernel reads them as they are, which are fewer bytes, and transforms what it uses next.
-ALGORITHMS = ("auto", "direct", "winograd2", "winograd4", "winograd6", "winograd2k", "winograd4k")
+#: many outputs along an axis. The weights are transformed at compile time, or ``online``: the
+#: kernel reads them as they are, which are fewer bytes, and transforms those that it uses next.
+ALGORITHMS = ("auto", "direct", "winograd2", "winograd4", "winograd6", "winograd4_online")
 _AUTO_PADDING = ("same_upper", "same_lower", "valid")
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from tvmconv.kernel import KIND, TILES, KernelSpec
 from tvmconv.layout import Layout
-from tvmconv.ops import Array, Float64, Shape, channels, expressions, summing, tiling
+from tvmconv.ops import Array, Float64, Shape, channels, expressions, summing, tiling, transforms
 from tvmconv.ops.tiling import Axis
 from tvmconv.problem import Problem
 
@@ -49,8 +49,8 @@ POINTS: dict[int, tuple[float, ...]] = {
 CHAINS = {2: 64, 4: 64, 6: 32}
 #: Values of a problem's option ``algorithm`` that name this one, and the tile of each.
 ALGORITHMS = {f"winograd{outputs}": outputs for outputs in POINTS}
-#: Those whose kernel reads the weights as they are, and transforms them itself.
-IN_KERNEL = {f"winograd{outputs}k": outputs for outputs in (2, 4)}
+#: The one whose kernel reads the weights as they are, and transforms them itself.
+ONLINE = "winograd4_online"
 
 
 def fits(problem: Problem) -> bool:
@@ -60,12 +60,12 @@ def fits(problem: Problem) -> bool:
 
 def tile_outputs(problem: Problem) -> int:
     """Outputs of a tile along each transformed axis; 0 if the problem is computed directly."""
-    return (ALGORITHMS | IN_KERNEL).get(problem.option("algorithm") or "", 0)
+    return (ALGORITHMS | {ONLINE: 4}).get(problem.option("algorithm") or "", 0)
 
 
-def _in_kernel(problem: Problem) -> bool:
+def _online(problem: Problem) -> bool:
     """Whether the kernel transforms the weights."""
-    return problem.option("algorithm") in IN_KERNEL
+    return bool(problem.option("algorithm") == ONLINE)
 
 
 def _transformed_axes(problem: Problem) -> list[int]:
@@ -139,7 +139,7 @@ def packed_shape(problem: Problem, in_block: int, block: int) -> tuple[int, ...]
     chosen = tiling.transformed(axes)
     slots = -(-problem.co // block)
     taps = (axis.taps for axis in tiling.summed(axes))
-    if _in_kernel(problem):
+    if _online(problem):
         kernel = (axis.taps for axis in chosen)
         return (slots, plan.trips, *taps, plan.step, *kernel, block)
     elements = (tile_outputs(problem) + TAPS - 1,) * len(chosen)
@@ -154,13 +154,13 @@ def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     wide = np.zeros((slots * block, problem.ci, *problem.kernel), np.float64)
     wide[: problem.co] = constants[0]
     chosen = [2 + axis for axis in _transformed_axes(problem)]
-    if not _in_kernel(problem):
+    if not _online(problem):
         wide = transform_weight(wide, tile_outputs(problem), chosen)
     shaped = wide.reshape(slots, block, plan.trips, plan.step, *wide.shape[2:])
     first = [2 + axis for axis in chosen]
     taps = [axis for axis in range(4, shaped.ndim) if axis not in first]
     rest = (0, 2, *taps, 3)
-    order = (*rest, *first, 1) if _in_kernel(problem) else (*first, *rest, 1)
+    order = (*rest, *first, 1) if _online(problem) else (*first, *rest, 1)
     packed = shaped.transpose(order).astype(constants[0].dtype)
     packed = packed.reshape(packed_shape(problem, spec.inputs[0].block, block))
     return [packed, *(expressions.pack_channels(b, slots, block) for b in constants[1:])]
@@ -183,7 +183,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     tiles = p.batch * prod(axis.count for axis in axes)
     x = expressions.placeholder(x_layout, "x")
     weight = te.placeholder(packed_shape(p, x_layout.block, block), name="weight")
-    factors = _transformed_weight(weight, outputs, len(elements)) if _in_kernel(p) else weight
+    transformed = _transformed_weight(weight, outputs, len(elements)) if _online(p) else None
     slots = spec.output.own_slots
     bias = te.placeholder((slots, block), name="bias") if p.bias else None
     data = _transformed_input(p, x_layout, x, outputs, axes)
@@ -199,35 +199,40 @@ def compute(spec: KernelSpec) -> list[Any]:
         channel = trip * plan.step + ri
         place = (channel // x_layout.block, tiling.data_tile(axes, tile, rk))
         read = data[(*element, *place, channel % x_layout.block)]
-        return te.sum(read * factors[(*element, slot, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
+        channel_taps = (slot, trip, *rk, ri)
+        if transformed is None:
+            factor = weight[(*element, *channel_taps, lane)]
+        else:
+            factor = transformed[(*channel_taps, *element, lane)]
+        return te.sum(read * factor, axis=[rc, *rk, ri])
 
     shape = (*elements, slots, tiles, block)
     product = summing.summed(shape, terms, plan.trips, length, "product")
     # What is added part by part, each with its weights, is no copy of sums that are complete.
-    if not _in_kernel(p) or length == plan.trips:
+    if not _online(p) or length == plan.trips:
         product = te.compute(shape, lambda *i: product(*i), name="sums", attrs={KIND: "sums"})
     operands, output = _finished(spec, outputs, axes, product, bias)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
 
 
 def _transformed_weight(weight: Any, outputs: int, rank: int) -> Any:
-    """``G w Gᵀ``: (*elements, slot, trip, *taps, inner channel, lane), one axis after the other."""
+    """``G w Gᵀ``: (slot, trip, *taps, inner channel, *elements, lane), one axis after the other."""
     _, g, _ = matrices(outputs)
-    extents = [int(extent) for extent in weight.shape]
-    outer, block = extents[: -1 - rank], extents[-1]
+    *outer, block = (int(extent) for extent in weight.shape)
+    outer = outer[:-rank]
 
     def body(stage: int, index: tuple[Any, ...], previous: Any) -> Any:
-        place, rest, lane = index[:rank], index[rank:-1], index[-1]
+        *before, lane = index
+        axis = len(outer) + stage
 
         def element(k: int) -> Any:
-            at_k = [*place[:stage], k, *place[stage + 1 :]]
-            return previous[(*at_k, *rest, lane) if stage else (*rest, *at_k, lane)]
+            return previous[(*before[:axis], k, *before[axis + 1 :], lane)]
 
-        return _row(g, place[stage], element)
+        return transforms.row(g, before[axis], element)
 
     for stage in range(rank):
-        done = stage + 1
-        shape = (*(g.shape[0],) * done, *(TAPS,) * (rank - done), *outer, block)
+        elements = (*(g.shape[0],) * (stage + 1), *(TAPS,) * (rank - stage - 1))
+        shape = (*outer, *elements, block)
         weight = _stage(shape, partial(body, stage), weight, f"weight{stage}", "weight_tile")
     return weight
 
@@ -249,7 +254,7 @@ def _transformed_input(
             batch, corner = _corner(axes, tile, at_k)
             return layout.at_slot(previous, batch, slot, corner, (lane,))
 
-        return _row(bt, place[stage], element)
+        return transforms.row(bt, place[stage], element)
 
     total = tiling.data_tiles(p.batch, axes)
     shape = ((n,) * rank) + (layout.own_slots, total, layout.block)
@@ -297,7 +302,7 @@ def _finished(
                 return previous[(*at_k, slot, tile, lane)]
             return previous[(tile, slot, *at_k, lane)]
 
-        return _row(at, place[axis], element)
+        return transforms.row(at, place[axis], element)
 
     for axis in range(rank - 1):
         shape = (total, slots, *(outputs,) * (axis + 1), *(n,) * (rank - axis - 1), block)
@@ -321,53 +326,3 @@ def _finished(
     shape = (total, slots, *(outputs,) * rank, block)
     attrs = {TILES: tiling.form(axes)}
     return expressions.finish(spec, result, bias, shape=shape, locate=locate, attrs=attrs)
-
-
-def _row(matrix: Float64, index: Any, element: Callable[[int], Any]) -> Any:
-    """Row ``index`` of a transform, applied to elements; the loop over it is to be unrolled."""
-    from tvmconv._tvm import tirx
-
-    rows = [_combination(row, element) for row in matrix]
-    value = rows[-1]
-    for k in range(len(rows) - 2, -1, -1):
-        value = tirx.Select(index == k, rows[k], value)
-    return value
-
-
-def _combination(row: Float64, element: Callable[[int], Any]) -> Any:
-    """``sum of row[k]·element(k)``: the even terms and the odd ones, which rows of ±p share."""
-    parts = [_scaled_sum(row, range(parity, len(row), 2), element) for parity in (0, 1)]
-    (even, scale), (odd, odd_scale) = parts
-    if even is None or odd is None:
-        found, factor = (odd, odd_scale) if even is None else (even, scale)
-        return found if factor == 1 else _times(found, factor)
-    if scale == 1:
-        return _plus(even, odd, odd_scale)
-    return _plus(_times(even, scale), odd, odd_scale)
-
-
-def _scaled_sum(
-    row: Float64, places: range, element: Callable[[int], Any]
-) -> tuple[Any | None, float]:
-    """A sum of terms as (sum, factor) in which the last term has coefficient 1."""
-    used = [k for k in places if row[k]]
-    if not used:
-        return None, 1.0
-    factor = float(row[used[-1]])
-    value = element(used[-1])
-    for k in reversed(used[:-1]):
-        value = _plus(value, element(k), float(row[k]) / factor)
-    return value, factor
-
-
-def _times(value: Any, factor: float) -> Any:
-    from tvmconv._tvm import tirx
-
-    return value * tirx.const(factor, "float32")
-
-
-def _plus(value: Any, other: Any, factor: float) -> Any:
-    """``value + factor·other``."""
-    if abs(abs(factor) - 1) < 1e-12:
-        return value + other if factor > 0 else value - other
-    return value + _times(other, factor)

@@ -1,0 +1,136 @@
+"""The space of schedules on transformed tiles, and their cost: what the CPU families share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tvmconv.autoschedule.space import Candidate
+from tvmconv.target import Target
+
+from . import costs
+from .primitives import balance
+from .winograd import Grouping, Sizes
+
+_MAX_SLOTS = 8
+#: Cycles for one vector of a transform along one axis: loads, additions, a store.
+_TRANSFORM_CYCLES = 2.5
+
+
+def candidates(size: Sizes, target: Target) -> list[Candidate]:
+    """Every schedule of the space."""
+    return [
+        Candidate(grouping.knobs(), cycles(size, grouping, target))
+        for grouping in dict.fromkeys(_groupings(size, target))
+    ]
+
+
+def _groupings(size: Sizes, target: Target) -> Iterator[Grouping]:
+    """Schedules whose sums fit the registers, with whole register tiles in every group."""
+    vectors = costs.vectors(size.lanes, target)
+    for register_slots in range(1, min(_MAX_SLOTS, size.slots) + 1):
+        most = min(costs.room(register_slots * vectors, target), size.tiles)
+        if most < 1:
+            return
+        for pixels in _pixels(most, size.unit):
+            for group in _multiples(pixels, size.tiles, size.unit):
+                for slots in _multiples(register_slots, size.slots):
+                    shared = Grouping(group, slots, pixels, register_slots, True)
+                    if size.online:
+                        yield replace(shared, by_rows=False)
+                        if size.rank > 1:
+                            yield replace(shared, by_rows=True)
+                        continue
+                    if _has_own_data(size, group):
+                        yield replace(shared, shared_data=False)
+                    yield shared
+
+
+def _has_own_data(size: Sizes, group: int) -> bool:
+    """Whether every group of tiles reads tiles of the input that no other one needs."""
+    if size.data_tiles == size.tiles:
+        return True
+    return group % size.unit == size.tiles % group == 0
+
+
+def _pixels(most: int, unit: int) -> list[int]:
+    """Sizes of register tiles; whole units or parts of one: their data lie in a row."""
+    if unit > 1:
+        return [p for p in range(1, most + 1) if p % unit == 0 or unit % p == 0][-3:]
+    return sorted({most, max(1, most - 1), max(1, most - 2), max(1, most // 2)})
+
+
+def _multiples(tile: int, extent: int, unit: int = 1) -> list[int]:
+    """Some multiples of a register tile's extent, and of whole units, up to the whole axis."""
+    few = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+    found = {tile * k for k in (*few, extent // tile)} | {math.lcm(tile, unit) * k for k in few}
+    return [size for size in sorted(found) if size <= extent]
+
+
+def cycles(size: Sizes, grouping: Grouping, target: Target) -> float:
+    """Predicted time of a kernel on transformed tiles, in cycles of one core."""
+    vectors = costs.vectors(size.lanes, target)
+    groups, bands = (
+        -(-size.tiles // grouping.group),
+        -(-size.slots // grouping.slots),
+    )
+    channels = size.channels // size.taps
+    data_bytes = size.elements * channels * costs.BYTES
+    in_slots = -(-channels // size.lanes)
+    weight_bytes = size.elements * size.channels * size.slots * size.lanes * costs.BYTES
+    # A transform loads, adds and stores every element once an axis.
+    transform = size.elements * size.rank * _TRANSFORM_CYCLES * vectors
+    shared_tiles = size.data_tiles / size.tiles
+    data = in_slots * (transform + 2 * size.elements * vectors)
+    back = grouping.slots * (transform + size.outputs * vectors * costs.SUM_CYCLES)
+    sum_bytes = grouping.slots * size.elements * size.lanes * costs.BYTES
+    near = grouping.group * (data_bytes * shared_tiles + sum_bytes)
+    products = _product_cycles(size, grouping, near, weight_bytes, target)
+    band = products + grouping.group * back
+    if grouping.shared_data:
+        far = target.caches.bytes_per_cycle(size.data_tiles * data_bytes)
+        total_data = size.data_tiles * (data + data_bytes / far)
+        units, launches = groups * bands, 2
+        band += grouping.group * data_bytes / far
+        shared = band * units
+    else:
+        total_data, launches, units = 0.0, 1, groups
+        shared = (band * bands + grouping.group * shared_tiles * data) * groups
+    threads = max(1, target.cores)
+    if threads == 1:
+        return total_data + shared
+    wake = launches * costs.LAUNCH_CYCLES
+    return total_data / threads + shared / threads * balance(units, threads) + wake
+
+
+def _product_cycles(
+    size: Sizes, grouping: Grouping, near_bytes: float, weight_bytes: float, target: Target
+) -> float:
+    """Cycles of all products of one group of tiles and one band of slots."""
+    vectors = costs.vectors(size.lanes, target)
+    sums = grouping.pixels * grouping.register_slots * vectors
+    loads = grouping.pixels + grouping.register_slots * vectors
+    step = costs.step_cycles(sums, loads, target)
+    trips = size.channels / size.inner
+    compute = size.channels * step + trips * costs.TRIP_CYCLES
+    compute += sums * costs.SUM_CYCLES * (size.parts + 1) / 2
+    repeats = grouping.group // grouping.pixels
+    count = size.elements * repeats * (grouping.slots // grouping.register_slots)
+    weights = size.channels * grouping.register_slots * size.lanes * costs.BYTES
+    data = size.channels * grouping.pixels * costs.BYTES
+    far = _weight_speed(grouping, near_bytes, weight_bytes, target)
+    close = target.caches.bytes_per_cycle(weights + data)
+    memory = weights * (1 / far + (repeats - 1) / close) / repeats
+    memory += data / target.caches.bytes_per_cycle(near_bytes)
+    return count * costs.overlapped(compute + costs.TILE_CYCLES, memory)
+
+
+def _weight_speed(
+    grouping: Grouping, near_bytes: float, weight_bytes: float, target: Target
+) -> float:
+    """Bytes a cycle at which the weights come: a thread's own may be close, all share the rest."""
+    own = near_bytes + weight_bytes / (target.cores if grouping.shared_data else 1)
+    close = target.caches.bytes_per_cycle(own)
+    shared = target.caches.bytes_per_cycle(near_bytes + weight_bytes)
+    return close if close >= target.caches.l2_bytes_per_cycle else shared
