@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tvmconv.autoschedule.space import Candidate
+from tvmconv.ops.winograd import TAPS
 from tvmconv.target import Target
 
 from . import costs
@@ -16,6 +17,8 @@ from .winograd import Grouping, Sizes
 _MAX_SLOTS = 8
 #: Cycles for one vector of a transform along one axis: loads, additions, a store.
 _TRANSFORM_CYCLES = 2.5
+#: The same for a transform of the weights, which lie in a row.
+_WEIGHT_TRANSFORM_CYCLES = 2.0
 
 
 def candidates(size: Sizes, target: Target) -> list[Candidate]:
@@ -86,8 +89,11 @@ def cycles(size: Sizes, grouping: Grouping, target: Target) -> float:
     back = grouping.slots * (transform + size.outputs * vectors * costs.SUM_CYCLES)
     sum_bytes = grouping.slots * size.elements * size.lanes * costs.BYTES
     near = grouping.group * (data_bytes * shared_tiles + sum_bytes)
-    products = _product_cycles(size, grouping, near, weight_bytes, target)
-    band = products + grouping.group * back
+    speed = _weight_speed(size, grouping, near, weight_bytes, target)
+    band = _product_cycles(size, grouping, near, speed, target) + grouping.group * back
+    if size.online:
+        band += _weight_cycles(size, grouping, target)
+        band += 2 * size.parts * grouping.group * sum_bytes / target.caches.bytes_per_cycle(near)
     if grouping.shared_data:
         far = target.caches.bytes_per_cycle(size.data_tiles * data_bytes)
         total_data = size.data_tiles * (data + data_bytes / far)
@@ -105,7 +111,7 @@ def cycles(size: Sizes, grouping: Grouping, target: Target) -> float:
 
 
 def _product_cycles(
-    size: Sizes, grouping: Grouping, near_bytes: float, weight_bytes: float, target: Target
+    size: Sizes, grouping: Grouping, near_bytes: float, weight_speed: float, target: Target
 ) -> float:
     """Cycles of all products of one group of tiles and one band of slots."""
     vectors = costs.vectors(size.lanes, target)
@@ -119,18 +125,50 @@ def _product_cycles(
     count = size.elements * repeats * (grouping.slots // grouping.register_slots)
     weights = size.channels * grouping.register_slots * size.lanes * costs.BYTES
     data = size.channels * grouping.pixels * costs.BYTES
-    far = _weight_speed(grouping, near_bytes, weight_bytes, target)
     close = target.caches.bytes_per_cycle(weights + data)
-    memory = weights * (1 / far + (repeats - 1) / close) / repeats
+    memory = weights * (1 / weight_speed + (repeats - 1) / close) / repeats
     memory += data / target.caches.bytes_per_cycle(near_bytes)
     return count * costs.overlapped(compute + costs.TILE_CYCLES, memory)
 
 
 def _weight_speed(
-    grouping: Grouping, near_bytes: float, weight_bytes: float, target: Target
+    size: Sizes, grouping: Grouping, near_bytes: float, weight_bytes: float, target: Target
 ) -> float:
-    """Bytes a cycle at which the weights come: a thread's own may be close, all share the rest."""
+    """Bytes a cycle at which transformed weights come.
+
+    A thread's own may be close, all share the rest; what the kernel transforms it has just written.
+    """
+    if size.online:
+        return target.caches.bytes_per_cycle(_online_bytes(size, grouping))
     own = near_bytes + weight_bytes / (target.cores if grouping.shared_data else 1)
     close = target.caches.bytes_per_cycle(own)
     shared = target.caches.bytes_per_cycle(near_bytes + weight_bytes)
     return close if close >= target.caches.l2_bytes_per_cycle else shared
+
+
+def _online_bytes(size: Sizes, grouping: Grouping) -> float:
+    """Size of the weights that the kernel transforms before it uses them."""
+    elements = size.elements / (_side(size) if grouping.by_rows else 1)
+    terms = size.channels / size.parts
+    return elements * terms * grouping.register_slots * size.lanes * costs.BYTES
+
+
+def _side(size: Sizes) -> int:
+    """Elements of a transformed tile along one axis."""
+    return math.isqrt(size.elements) if size.rank == 2 else size.elements
+
+
+def _weight_cycles(size: Sizes, grouping: Grouping, target: Target) -> float:
+    """Cycles of reading and transforming the weights of one band of slots, and of writing them."""
+    side, vectors = _side(size), costs.vectors(size.lanes, target)
+    stages = [side ** (k + 1) * TAPS ** (size.rank - k - 1) for k in range(size.rank)]
+    arithmetic = size.channels * sum(stages) * vectors * _WEIGHT_TRANSFORM_CYCLES
+    element = size.channels * size.lanes * costs.BYTES
+    read = TAPS**size.rank * element
+    memory = read / target.caches.bytes_per_cycle(read * size.slots)
+    if grouping.by_rows:
+        again = target.caches.bytes_per_cycle(read / size.parts * grouping.register_slots)
+        memory += (side - 1) * read / again
+    written = target.caches.bytes_per_cycle(_online_bytes(size, grouping))
+    memory += size.elements * element / written
+    return grouping.slots * costs.overlapped(arithmetic, memory)

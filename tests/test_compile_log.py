@@ -34,7 +34,7 @@ def workloads() -> dict[str, KernelSpec]:
     """Those of the problem's convolution, by algorithm."""
     lowered = lower_graph(load(PROBLEM.text, params=PARAMS), host())
     (spec,) = lowered.kernels.values()
-    names = ("direct", "winograd2", "winograd4", "winograd6")
+    names = ("direct", "winograd2", "winograd4", "winograd6", "winograd4_online")
     return dict(zip(names, alternatives(spec), strict=True))
 
 

@@ -114,6 +114,11 @@ def test_every_schedule_is_right(text: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("conv2d:1x16x7x5:16x3x3:padding=2:dilation=2", "winograd2"),
         ("conv2d:1x16x3x9:32x1x3:padding=0,1", "winograd4"),
         ("conv3d:1x32x2x5x4:32x3x3x3:padding=1", "winograd2"),
+        ("conv2d:1x20x3x5:20x3x3:padding=1", "winograd4_online"),
+        ("conv2d:2x256x5x4:24x3x3:padding=0,1,2,1:activation=relu", "winograd4_online"),
+        ("conv1d:2x160x13:48x3:padding=1:bias=true", "winograd4_online"),
+        ("conv2d:1x16x7x5:32x3x3:padding=2:dilation=2", "winograd4_online"),
+        ("conv3d:1x64x2x5x4:32x3x3x3:padding=1", "winograd4_online"),
     ],
 )
 def test_every_schedule_on_transformed_tiles_is_right(text: str, algorithm: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.kernels import host, problem_kernel, problem_spec, run, trials
-from tvmconv import verify
+from tvmconv import accuracy, verify
 from tvmconv.autoschedule.choose import Chooser
 from tvmconv.autoschedule.workload import algorithm, alternatives, canonical, parse, weight_bytes
 from tvmconv.errors import InputError
@@ -99,6 +99,16 @@ def test_a_residual_is_added_where_tiles_reach_beyond_the_map() -> None:
     assert (np.abs(got - wanted) <= bound).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", ["512x7x7:64", "128x14x14:32"])
+def test_weights_transformed_in_the_kernel_keep_the_bound(size: str, seed: int) -> None:
+    """Their transform is rounded to float32; the error stays far below the algorithm's bound."""
+    problem = Problem.parse(f"conv2d:1x{size}x3x3:padding=1:algorithm={winograd.ONLINE}")
+    drawn = accuracy.trial(problem, seed)
+    (got,) = run([problem_kernel(drawn, problem_spec(problem))])
+    assert drawn.check(got).ratio < 0.5
+
+
 # --- workloads
 
 
@@ -109,11 +119,20 @@ def spec_of(text: str) -> KernelSpec:
 def test_alternatives() -> None:
     text = "conv2d:1x64x14x14:64x3x3:padding=1"
     found = alternatives(spec_of(text))
-    assert [algorithm(spec) for spec in found] == ["direct", *NAMES]
+    assert [algorithm(spec) for spec in found] == ["direct", *NAMES, winograd.ONLINE]
     assert found[0].text == canonical(spec_of(text + ":algorithm=direct")).text
     assert all(parse(spec.text) == spec for spec in found)
     assert weight_bytes(found[0]) == 4 * 64 * 64 * 9
-    assert [weight_bytes(spec) for spec in found[1:]] == [4 * 64 * 64 * n**2 for n in (4, 6, 8)]
+    sides = (4, 6, 8, 3)
+    assert [weight_bytes(spec) for spec in found[1:]] == [4 * 64 * 64 * n**2 for n in sides]
+
+
+def test_weights_are_transformed_in_the_kernel_if_they_are_more_than_the_input() -> None:
+    for text, online in (("128x28x28:128", True), ("64x56x56:64", False), ("512x7x7:512", True)):
+        spec = spec_of(f"conv2d:1x{text}x3x3:padding=1")
+        for network in (False, True):
+            names = [algorithm(other) for other in alternatives(spec, network=network)]
+            assert (winograd.ONLINE in names) == online
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def alternatives(spec: KernelSpec, network: bool = False) -> tuple[KernelSpec, .
     """
     names = ["direct"]
     if spec.op == "conv" and spec.inputs[0].block > 1 and not spec.attrs.get("shuffled"):
-        names += winograd.ALGORITHMS if winograd.fits(_problem(spec)) else ()
+        names += winograd.alternatives(_problem(spec))
     if network:
         names = [name for name in names if name not in _COARSE]
     return tuple(_with_algorithm(spec, name) for name in names)

@@ -58,6 +58,19 @@ def fits(problem: Problem) -> bool:
     return problem.groups == 1 and TAPS in problem.kernel and all(s == 1 for s in problem.stride)
 
 
+def alternatives(problem: Problem) -> tuple[str, ...]:
+    """The algorithms that may be fast for a convolution whose input lies in channel blocks.
+
+    Transforming the weights in the kernel pays where they are more than the input: less of them is
+    read, while each thread transforms them for few tiles only if there are few.
+    """
+    if not fits(problem):
+        return ()
+    weights = prod(problem.kernel) * problem.co
+    online = weights > problem.batch * prod(problem.in_spatial)
+    return (*ALGORITHMS, ONLINE) if online else tuple(ALGORITHMS)
+
+
 def tile_outputs(problem: Problem) -> int:
     """Outputs of a tile along each transformed axis; 0 if the problem is computed directly."""
     return (ALGORITHMS | {ONLINE: 4}).get(problem.option("algorithm") or "", 0)
