@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import cache
 
 from tvmconv.autoschedule.space import Candidate
+from tvmconv.ops.phases import Window
 from tvmconv.target import Target
 
 from . import costs
@@ -48,13 +49,18 @@ def _register_tiles(dims: Extents, target: Target) -> Iterator[tuple[int, ...]]:
     vectors = costs.vectors(dims.lanes, target)
     for slots in range(1, min(_MAX_SLOTS, dims.outer[1]) + 1):
         most = costs.room(slots * vectors, target)
-        for pixels in _pixel_tiles(dims.outer, min(most, _MAX_PIXELS)):
-            yield (pixels[0], slots, *pixels[1:])
+        for pixels in _pixel_tiles(_pixel_axes(dims), min(most, _MAX_PIXELS)):
+            phase = (1,) * (dims.first_axis - 2)
+            yield (pixels[0], slots, *phase, *pixels[1:])
 
 
-def _pixel_tiles(outer: tuple[int, ...], room: int) -> Iterator[tuple[int, ...]]:
+def _pixel_axes(dims: Extents) -> tuple[int, ...]:
+    """Batch and space: the axes along which the pixels of a tile lie. They are of one phase."""
+    return (dims.outer[0], *dims.outer[dims.first_axis :])
+
+
+def _pixel_tiles(axes: tuple[int, ...], room: int) -> Iterator[tuple[int, ...]]:
     """Tiles of at most ``room`` pixels over batch and space: runs of the last axes first."""
-    axes = (outer[0], *outer[2:])
     sizes = [range(1, min(extent, room) + 1) for extent in axes]
     for pixels in itertools.product(*sizes):
         if math.prod(pixels) <= room and _compact(pixels, axes):
@@ -72,6 +78,9 @@ def _compact(pixels: tuple[int, ...], axes: tuple[int, ...]) -> bool:
 
 def _orders(dims: Extents, sizes: tuple[int, ...]) -> Iterator[Tile]:
     """Orders of the tile loops: weights outside (each read once) or space outside."""
+    if dims.phases:
+        yield from _phase_orders(dims, sizes)
+        return
     rank = len(dims.outer)
     space = tuple(range(2, rank))
     for order in dict.fromkeys([(1, 0, *space), (0, 1, *space), (0, *space[:-1], 1, *space[-1:])]):
@@ -79,6 +88,21 @@ def _orders(dims: Extents, sizes: tuple[int, ...]) -> Iterator[Tile]:
     whole = all(dims.outer[axis] % sizes[axis] == 0 for axis in space)
     if dims.parts > 1 and whole and space:
         yield Tile(sizes, (1, 0, *space), 2, len(space))
+
+
+def _phase_orders(dims: Extents, sizes: tuple[int, ...]) -> Iterator[Tile]:
+    """Orders in which one phase after the other is computed, or the phases of a row, or of a tile.
+
+    Where phases have different numbers of taps, they are shared among the threads only together.
+    """
+    rank = len(dims.outer)
+    space = tuple(range(3, rank))
+    uneven = any(min(axis.counts) < max(axis.counts) for axis in dims.phases)
+    for place in range(uneven, len(space) + 1):
+        inner = (*space[:place], 2, *space[place:])
+        fused = 2 + place if uneven else rank - 1
+        for order in ((1, 0, *inner), (0, 1, *inner)):
+            yield Tile(sizes, order, fused)
 
 
 def cycles(dims: Extents, tile: Tile, target: Target) -> float:
@@ -107,6 +131,10 @@ def cycles(dims: Extents, tile: Tile, target: Target) -> float:
 def useful_taps(dims: Extents, tile: Tile) -> float:
     """Share of the taps at which a tile reads more than padding, over all tiles."""
     share, rank = 1.0, len(dims.window) // 4
+    for axis, window in enumerate(dims.phases):
+        place = dims.first_axis + axis
+        most = dims.reduce[axis - 1 - len(dims.phases)]
+        share *= _share_of_phases(dims.outer[place], tile.sizes[place], most, window)
     for axis in range(rank):
         stride, dilation, low, size = dims.window[4 * axis : 4 * axis + 4]
         taps = dims.reduce[axis - 1 - rank]
@@ -114,6 +142,19 @@ def useful_taps(dims: Extents, tile: Tile) -> float:
             dims.outer[2 + axis], tile.sizes[2 + axis], taps, stride, dilation, low, size
         )
     return share
+
+
+@cache
+def _share_of_phases(extent: int, tile: int, most: int, window: Window) -> float:
+    """Share of the triples of a phase, a tile and one of ``most`` taps that are computed."""
+    size = window.inputs or 2**31
+    pairs = zip(window.firsts, window.counts, strict=True)
+    shares = [
+        count * _useful_share(extent, tile, count, 1, window.step, -first, size)
+        for first, count in pairs
+        if count
+    ]
+    return sum(shares) / (most * len(window.counts))
 
 
 @cache
@@ -136,6 +177,9 @@ def _memory_cycles(dims: Extents, tile: Tile, counts: list[int], target: Target)
     inner = tile.order[tile.order.index(1) + 1 :]
     reuse = math.prod(counts[axis] for axis in inner)
     all_weights = weight_bytes * counts[1]
+    if dims.phases:  # each has its weights; those of the inner ones are read in turn
+        reuse //= counts[2] if 2 in inner else 1
+        all_weights *= counts[2]
     whole_input = input_bytes * math.prod(counts) / counts[1]
     # Weights stay close while the tiles inside the slots' loop run; the first of them pays more.
     near = target.caches.bytes_per_cycle(weight_bytes + input_bytes)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmconv._tvm import TVMObject
-from tvmconv.kernel import KIND, WINDOW
+from tvmconv.kernel import KIND, PHASES, WINDOW
+from tvmconv.ops.phases import Window, windows
 
 _REDUCE = 2
 #: Kinds of reductions whose sums a tile keeps in registers.
@@ -73,6 +74,8 @@ class Extents:
         Chains of additions of one sum.
     window : tuple of int
         The attribute ``WINDOW`` of the reduction; empty if it reads no padding.
+    phases : tuple of Window
+        The spatial axes of a reduction over the taps of phases; empty for any other.
     """
 
     outer: tuple[int, ...]
@@ -81,6 +84,12 @@ class Extents:
     shared: bool
     parts: int = 1
     window: tuple[int, ...] = ()
+    phases: tuple[Window, ...] = ()
+
+    @property
+    def first_axis(self) -> int:
+        """The first spatial axis among the outer ones; before it may be one of phases."""
+        return 3 if self.phases else 2
 
     @property
     def taps(self) -> int:
@@ -93,7 +102,7 @@ class Extents:
 
         A window's axes, as many as the output has spatial ones, stand before the inner channels.
         """
-        rank = len(self.outer) - 2
+        rank = len(self.outer) - self.first_axis
         return self.taps // math.prod(self.reduce[-1 - rank : -1])
 
 
@@ -102,14 +111,15 @@ def extents(sch: TVMObject, blocks: Blocks) -> Extents:
     out = [int(sch.get(loop).extent) for loop in sch.get_loops(blocks.output)] or [1]
     reduce = reductions(sch, blocks.total, blocks.work)
     parts = reduce[0] if blocks.total is not None else 1
-    window = sch.get(blocks.work).annotations.get(WINDOW, ())
+    annotations = sch.get(blocks.work).annotations
     return Extents(
         tuple(out[:-1]),
         out[-1],
         tuple(reduce),
         blocks.kind != "grouped",
         parts,
-        tuple(int(number) for number in window),
+        tuple(int(number) for number in annotations.get(WINDOW, ())),
+        tuple(windows(annotations.get(PHASES, ()))),
     )
 
 

@@ -24,16 +24,17 @@ def candidates(dims: Extents, target: Target) -> list[Candidate]:
     vectors = costs.vectors(dims.lanes, target)
     room = max(1, (target.vector.registers - 4) // vectors)
     rank = len(dims.outer)
-    columns = range(1, min(room, dims.outer[-1]) + 1) if rank > 2 else (1,)
-    rows = range(1, min(_MAX_ROWS, dims.outer[-2]) + 1) if rank > 3 else (1,)
+    first = dims.first_axis
+    columns = range(1, min(room, dims.outer[-1]) + 1) if rank > first else (1,)
+    rows = range(1, min(_MAX_ROWS, dims.outer[-2]) + 1) if rank > first + 1 else (1,)
     found = []
     for row, column in itertools.product(rows, columns):
         if row * column > room:
             continue
         sizes = [1] * rank
-        if rank > 2:
+        if rank > first:
             sizes[-1] = column
-        if rank > 3:
+        if rank > first + 1:
             sizes[-2] = row
         for fused in (0, max(1, rank - 1)):
             tile = Tile(tuple(sizes), tuple(range(rank)), fused)

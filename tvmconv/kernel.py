@@ -35,6 +35,14 @@ WINDOW = "tvmconv.window"
 #: it is; elements of a tile, 1 if it has no axis for them; from one to the next; output's extent.
 TILES = "tvmconv.tiles"
 
+#: Attribute of a reduction over the taps of phases (:mod:`tvmconv.ops.phases`), whose result has an
+#: axis of phases before the spatial ones; :func:`tvmconv.ops.phases.windows` reads it.
+PHASES = "tvmconv.phases"
+
+#: Attribute of an output stage over (batch, slot, phase, *position, lane), three numbers for each
+#: spatial axis: from one output of a phase to the next; phases; the output's extent.
+INTERLEAVED = "tvmconv.interleaved"
+
 
 @dataclass(frozen=True)
 class KernelSpec:

@@ -122,7 +122,7 @@ class Problem:
     @property
     def name(self) -> str:
         """The operator with its rank, as the text begins: ``"conv2d"``."""
-        return f"{self.op}{self.rank}d" if ops.get(self.op).ranks else self.op
+        return canonical.text_name(self.op, self.rank)
 
     @cached_property
     def text(self) -> str:
@@ -270,6 +270,8 @@ class Problem:
     @property
     def macs(self) -> int:
         """Multiply-accumulates, those with padding included; 0 for pools."""
+        if self.family.transposed:
+            return prod(self.input_shape) * prod(self.kernel) * (self.co // self.groups)
         multiplies = self.family.arithmetic == "multiply-add"
         return prod(self.output_shape) * self.taps if multiplies else 0
 

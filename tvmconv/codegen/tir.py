@@ -14,7 +14,8 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm, tvm_ffi
-from tvmconv.kernel import TILES, WINDOW
+from tvmconv.kernel import INTERLEAVED, PHASES, TILES, WINDOW
+from tvmconv.ops import phases
 
 _SPATIAL, _REDUCE = 0, 2
 
@@ -70,8 +71,9 @@ def _block_with(
 def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int]) -> TVMObject:
     """Let a function write its last parameter into part of a larger buffer.
 
-    Where the output stage computes tile by tile (it has the attribute ``TILES``), its elements go
-    to their places in the output, and those past the output's end nowhere.
+    Where the output stage computes tile by tile (it has the attribute ``TILES``) or phase by phase
+    (``INTERLEAVED``), its elements go to their places in the output, and those past the output's
+    end nowhere.
 
     Parameters
     ----------
@@ -92,12 +94,15 @@ def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int
         return func
     new = tirx.decl_buffer(list(shape), str(old.ty.dtype), name=old.name)
     tiles: list[int] = []
+    interleaved: list[int] = []
 
     def place(indices: Sequence[TVMObject]) -> tuple[list[TVMObject], list[TVMObject]]:
         """Indices in the larger buffer, and the conditions under which there is such an element."""
         conditions: list[TVMObject] = []
         if tiles:
             indices, conditions = _untiled(indices, tiles)
+        elif interleaved:
+            indices, conditions = _in_phases(indices, interleaved)
         return [i + o for i, o in zip(indices, offsets, strict=True)], conditions
 
     def visit(stmt: TVMObject) -> TVMObject | None:
@@ -107,6 +112,7 @@ def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int
             return tirx.IfThenElse(tirx.all(*conditions), store, None) if conditions else store
         if isinstance(stmt, s_tir_stmt.SBlock) and any(w.source.same_as(old) for w in stmt.writes):
             tiles[:] = [int(extent) for extent in stmt.annotations.get(TILES, ())]
+            interleaved[:] = [int(extent) for extent in stmt.annotations.get(INTERLEAVED, ())]
             indices, _ = place([r.min for r in stmt.writes[0].region])
             ranges = [tvm.ir.Range.from_min_extent(i, 1) for i in indices]
             writes = [tirx.BufferRegion(new, ranges)]
@@ -162,6 +168,21 @@ def _untiled(
         if extent % (step * outputs):
             conditions.append(place < extent)
     return [tile, slot, *position, lane], conditions
+
+
+def _in_phases(
+    indices: Sequence[TVMObject], form: Sequence[int]
+) -> tuple[list[TVMObject], list[TVMObject]]:
+    """(batch, slot, *position, lane) of (batch, slot, phase, *position, lane), and its guards."""
+    batch, slot, phase, *inner = indices
+    axes = [form[start : start + 3] for start in range(0, len(form), 3)]
+    parts = phases.split(phase, [count for _, count, _ in axes])
+    position, conditions = [], []
+    for (stride, _, extent), part, place in zip(axes, parts, inner, strict=False):
+        position.append(place * stride + part)
+        if extent > stride and extent % stride:
+            conditions.append(position[-1] < extent)
+    return [batch, slot, *position, *inner[len(axes) :]], conditions
 
 
 def overlap_tails(func: TVMObject) -> TVMObject:
@@ -313,12 +334,18 @@ def skip_padding(func: TVMObject) -> TVMObject:
 
     The loop over a tap of a sum that has the attribute ``WINDOW`` gets a condition: the last
     element that the tile reads there does not lie before the tensor, nor the first one behind it.
-    Where that always holds there is none.
+    With the attribute ``PHASES``, the tap is one that the tile's phase has, besides. Where that
+    always holds there is none.
 
     Parameters
     ----------
     func : PrimFunc
         Scheduled, with the start of each sum in a block of its own.
+
+    Raises
+    ------
+    ValueError
+        If a tap that not all phases have cannot be skipped.
     """
     loops: list[TVMObject] = []
     guards: dict[TVMObject, list[TVMObject]] = {}
@@ -332,8 +359,11 @@ def skip_padding(func: TVMObject) -> TVMObject:
             if conditions:
                 body = tirx.IfThenElse(tirx.all(*conditions), body, None)
             return _loop_with(stmt, body)
-        if isinstance(stmt, s_tir_stmt.SBlockRealize) and WINDOW in stmt.block.annotations:
-            guards.update(_tap_guards(stmt, loops))
+        if isinstance(stmt, s_tir_stmt.SBlockRealize):
+            if WINDOW in stmt.block.annotations:
+                guards.update(_tap_guards(stmt, loops))
+            elif PHASES in stmt.block.annotations:
+                guards.update(_phase_guards(stmt, loops))
         return None
 
     return func.with_body(_rebuild(func.body, visit))
@@ -368,6 +398,46 @@ def _tap_guards(
             conditions.append(at + span * stride >= 0)
         if _max_value(analyzer, at) >= extent:
             conditions.append(at < extent)
+        yield tap, conditions
+
+
+def _phase_guards(
+    realize: TVMObject, loops: Sequence[TVMObject]
+) -> Iterator[tuple[TVMObject, list[TVMObject]]]:
+    """The loops over the taps of phases, and when the tile's phase has each tap in the tensor.
+
+    The taps stand before the last axis of the sum, if it has one for channels, and the phase and
+    the positions before the last axis of the result.
+    """
+    block, analyzer = realize.block, _analyzer(loops)
+    windows = list(phases.windows(block.annotations[PHASES]))
+    rank = len(windows)
+    pairs = list(zip(block.iter_vars, realize.iter_values, strict=True))
+    sums = [value for var, value in pairs if var.iter_type == _REDUCE]
+    if not sums:  # the start of the sum
+        return
+    taps = sums if len(sums) == rank else sums[-1 - rank : -1]
+    phase, *positions = [value for var, value in pairs if var.iter_type == _SPATIAL][-2 - rank : -1]
+    counts = [len(window.firsts) for window in windows]
+    for axis, (window, tap, position) in enumerate(zip(windows, taps, positions, strict=True)):
+        place = _nest(realize, loops, tap) if block.init is None else None
+        inside = [loop.loop_var for loop in loops[place + 1 :]] if place is not None else []
+        own, others = _first_and_span(analyzer, phase, inside)
+        if place is None or others:
+            if min(window.counts) < max(window.counts):
+                raise ValueError(f"{tap} has no loop in one phase, and phases have different taps")
+            continue
+        part = phases.split(own, counts)[axis]
+        conditions = []
+        if min(window.counts) < max(window.counts):
+            conditions.append(tap < phases.lookup(window.counts, part))
+        if window.inputs:
+            first, span = _first_and_span(analyzer, position, inside)
+            at = first + phases.lookup(window.firsts, part) + tap * window.step
+            if _min_value(analyzer, at) + span < 0:
+                conditions.append(at + span >= 0)
+            if _max_value(analyzer, at) >= window.inputs:
+                conditions.append(at < window.inputs)
         yield tap, conditions
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvmconv.graph.fuse import FAMILY
 from tvmconv.graph.ir import Graph, Node, Value
-from tvmconv.ops import winograd
+from tvmconv.ops import phases, winograd
 from tvmconv.problem import Problem
 
 
@@ -16,6 +16,8 @@ def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     problem = Problem.parse(attrs["problem"])
     if outputs := winograd.tile_outputs(problem):
         return winograd.halo(problem, outputs)
+    if problem.family.transposed:
+        return phases.halo(problem)
     if not problem.kernel or problem.op.startswith("global"):
         return [0] * problem.rank, [0] * problem.rank
     highs = [

@@ -102,6 +102,8 @@ class Family:
         (1 FLOP a term). A mean of integers may be rounded; a maximum never is.
     depthwise : bool
         Whether each input channel is a group of its own.
+    transposed : bool
+        Whether the window slides over the output: each input element is multiplied by every tap.
     """
 
     filter_form: tuple[str, ...]
@@ -113,6 +115,7 @@ class Family:
     reference: Callable[[Problem, Mapping[str, Array]], Float64]
     arithmetic: Literal["multiply-add", "mean", "maximum"] = "multiply-add"
     depthwise: bool = False
+    transposed: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,16 @@ def problem_names() -> dict[str, tuple[str, int]]:
     for op in ops.operators().values():
         if op.family is not None:
             for rank in op.ranks or (0,):
-                names[f"{op.name}{rank}d" if op.ranks else op.name] = (op.name, rank)
+                names[text_name(op.name, rank)] = (op.name, rank)
     return names
+
+
+def text_name(op: str, rank: int) -> str:
+    """How a problem's text begins: ``conv2d``, ``conv2d_transpose``, ``dense``."""
+    if not ops.get(op).ranks:
+        return op
+    stem = op.removesuffix("_transpose")
+    return f"{stem}{rank}d{op.removeprefix(stem)}"
 
 
 def split(text: str) -> tuple[str, Shape, Shape, tuple[tuple[str, str], ...]]:
@@ -82,8 +90,7 @@ def written(problem: Problem) -> list[str]:
 
 def given_text(problem: Problem) -> str:
     """The problem as it was given, valid or not, for messages."""
-    suffix = f"{problem.rank}d" if ops.get(problem.op).ranks else ""
-    fields = [f"{problem.op}{suffix}", *written(problem)]
+    fields = [text_name(problem.op, problem.rank), *written(problem)]
     for key, value in problem.options:
         shown = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
         fields.append(f"{key}={shown}")
@@ -166,7 +173,10 @@ def _check_windows(problem: Problem) -> None:
             problem.fail("dilation", f"makes the filter span {span} on axis {axis}, over {LIMIT}")
         if padded > LIMIT:
             problem.fail("padding", f"makes the input {padded} long on axis {axis}, over {LIMIT}")
-        if problem.out_spatial[axis] < 1:
+        size = problem.out_spatial[axis]
+        if size < 1 and problem.family.transposed:
+            problem.fail("padding", f"leaves an output of size {size} on axis {axis}")
+        if size < 1:
             problem.fail(
                 "filter",
                 f"spans {span} and does not fit the padded input of {padded} on axis {axis}:"

@@ -96,20 +96,26 @@ def packed_element(
 PACKED_WEIGHT = PackedWeight(packed_shape, packed_element)
 
 
+def widened(problem: Problem, plan: ChannelPlan, weight: Array, block: int) -> Array:
+    """A weight (CO, CI/groups, kernel) as (slots·block, channels that a block reads, kernel)."""
+    wide = np.zeros((-(-problem.co // block) * block, plan.length, *problem.kernel), weight.dtype)
+    if problem.groups == 1:
+        wide[: problem.co] = weight
+        return wide
+    per_in, per_out = problem.ci // problem.groups, problem.co // problem.groups
+    for co in range(problem.co):
+        first = co // per_out * per_in - plan.starts[co // block]
+        wide[co, first : first + per_in] = weight[co]
+    return wide
+
+
 def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     """Weight as :func:`packed_shape` says and bias (slots, block), both padded with 0."""
     problem = Problem.parse(spec.attrs["problem"])
     block, slots = spec.output.block, spec.output.own_slots
     plan = channel_plan(problem, spec.inputs[0].block, block)
     weight = constants[0].reshape(problem.co, -1, *problem.kernel)
-    wide = np.zeros((slots * block, plan.length, *problem.kernel), weight.dtype)
-    if problem.groups == 1:
-        wide[: problem.co] = weight
-    else:
-        per_in, per_out = problem.ci // problem.groups, problem.co // problem.groups
-        for co in range(problem.co):
-            first = co // per_out * per_in - plan.starts[co // block]
-            wide[co, first : first + per_in] = weight[co]
+    wide = widened(problem, plan, weight, block)
     shaped = wide.reshape(slots, block, plan.trips, plan.step, *problem.kernel)
     order = (0, 2, *range(4, shaped.ndim), 3, 1)
     packed = np.ascontiguousarray(shaped.transpose(order))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -236,14 +236,19 @@ def _read_algorithm(problem: Problem, value: object) -> Value:
 
 STRIDE = per_axis("stride")
 DILATION = per_axis("dilation")
-PADDING = Option(
-    "padding",
-    lambda rank: (0,) * (2 * rank),
-    _read_padding,
-    _write_padding,
-    "one integer, one an axis, lows then highs, same_upper, same_lower, or valid",
-    _resolve_padding,
-)
+#: Sizes of a transposed convolution's output, which stand for a padding; () for none.
+OUTPUT_SHAPE = replace(per_axis("output_shape"), default=lambda rank: ())
+
+
+def padding(resolve: Callable[[Problem], Mapping[str, Value]]) -> Option:
+    """The option ``padding``, with what turns automatic padding into numbers."""
+    values = "one integer, one an axis, lows then highs, same_upper, same_lower, or valid"
+    return Option(
+        "padding", lambda rank: (0,) * (2 * rank), _read_padding, _write_padding, values, resolve
+    )
+
+
+PADDING = padding(_resolve_padding)
 GROUPS = Option("groups", lambda rank: 1, _read_groups, str, "a divisor of CI and CO")
 CEIL_MODE = flag("ceil_mode")
 COUNT_INCLUDE_PAD = flag("count_include_pad")

@@ -1,0 +1,184 @@
+"""Phases of a transposed convolution: outputs of one residue class modulo the stride, axis by axis.
+
+Output ``o`` of a transposed convolution adds ``x[i]·w[k]`` for all ``i·stride + k·dilation - low =
+o``. The outputs ``o = q·stride + phase`` of one phase take only the taps whose offset has one
+residue, and to each of them belongs one input: in the order of falling ``k`` these are
+``q + first``, ``q + first + dilation / g``, … with ``g = gcd(stride, dilation)``. A phase is thus a
+convolution of stride 1 with some of the taps, and no zero is ever inserted. Phases may have
+different numbers of taps: 3 taps of stride 2 make phases of 1 and of 2.
+
+References
+----------
+Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+from tvmconv.problem import Problem
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis.
+
+    Attributes
+    ----------
+    stride : int
+        From one output of a phase to the next.
+    outputs, inputs : int
+        Extents of the axis.
+    step : int
+        Input elements from one tap of a phase to the next.
+    firsts : tuple of int
+        By phase: the input that its first output reads at its first tap.
+    taps : tuple of tuple of int
+        By phase: taps of the filter in the order in which they are read.
+    """
+
+    stride: int
+    outputs: int
+    inputs: int
+    step: int
+    firsts: tuple[int, ...]
+    taps: tuple[tuple[int, ...], ...]
+
+    @property
+    def phases(self) -> int:
+        """Phases that there are: no more than outputs."""
+        return len(self.firsts)
+
+    @property
+    def count(self) -> int:
+        """Outputs of the longest phase."""
+        return -(-self.outputs // self.stride)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether some phases have fewer outputs than others."""
+        return self.outputs > self.stride and self.outputs % self.stride > 0
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Taps of each phase."""
+        return tuple(map(len, self.taps))
+
+    @property
+    def most(self) -> int:
+        """Taps of the phase that has most, and at least 1."""
+        return max(1, *self.counts)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First and last input that is read, inside of the axis or not."""
+        used = [(first, n) for first, n in zip(self.firsts, self.counts, strict=True) if n]
+        if not used:
+            return 0, 0
+        last = max(first + (n - 1) * self.step for first, n in used)
+        return min(first for first, _ in used), last + self.count - 1
+
+
+def axes(problem: Problem) -> tuple[Axis, ...]:
+    """The spatial axes of a transposed convolution."""
+    return tuple(
+        _axis(*sizes)
+        for sizes in zip(
+            problem.in_spatial,
+            problem.out_spatial,
+            problem.kernel,
+            problem.stride,
+            problem.dilation,
+            problem.pads_low,
+            strict=True,
+        )
+    )
+
+
+def _axis(inputs: int, outputs: int, kernel: int, stride: int, dilation: int, low: int) -> Axis:
+    if inputs == 1:  # Every stride is the same: let each output be a phase, of one tap or none.
+        stride = max(outputs + low, (kernel - 1) * dilation + 1)
+    firsts, taps = [], []
+    for phase in range(min(stride, outputs)):
+        offset = phase + low
+        own = [k for k in range(kernel) if k * dilation % stride == offset % stride][::-1]
+        taps.append(tuple(own))
+        firsts.append((offset - own[0] * dilation) // stride if own else 0)
+    step = dilation // gcd(stride, dilation)
+    return Axis(stride, outputs, inputs, step, tuple(firsts), tuple(taps))
+
+
+def halo(problem: Problem) -> tuple[list[int], list[int]]:
+    """How far the phases reach beyond the input, before and after each axis."""
+    reaches = [(axis.reach, axis.inputs) for axis in axes(problem)]
+    lows = [max(0, -low) for (low, _), _ in reaches]
+    return lows, [max(0, high - size + 1) for (_, high), size in reaches]
+
+
+def number(parts: Sequence[Axis]) -> int:
+    """Phases of all axes together."""
+    found = 1
+    for axis in parts:
+        found *= axis.phases
+    return found
+
+
+def split(phase: Any, counts: Sequence[int]) -> list[Any]:
+    """The phase along each axis, of one of all axes together; the last axis is counted first."""
+    found = []
+    for count in reversed(counts):
+        found.append(phase % count if len(found) + 1 < len(counts) else phase)
+        phase = phase // count
+    return found[::-1]
+
+
+def lookup(table: Sequence[int], index: Any) -> Any:
+    """An element of a table as an expression: few comparisons for few runs of equal elements."""
+    from tvmconv._tvm import tirx
+
+    value: Any = tirx.const(table[-1], "int32")
+    for place in range(len(table) - 1, 0, -1):
+        if table[place - 1] != table[place]:
+            value = tirx.Select(index < place, tirx.const(table[place - 1], "int32"), value)
+    return value
+
+
+@dataclass(frozen=True)
+class Window:
+    """What schedules and passes have to know of one axis: the attribute ``PHASES``.
+
+    Attributes
+    ----------
+    inputs, step : int
+        As of an :class:`Axis`; ``inputs`` is 0 if taps in the padding are not to be skipped.
+    firsts, counts : tuple of int
+        By phase: the first input, and taps.
+    """
+
+    inputs: int
+    step: int
+    firsts: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+def form(parts: Sequence[Axis], skipping: bool) -> list[int]:
+    """The attribute ``PHASES`` of a reduction."""
+    return [
+        number
+        for axis in parts
+        for number in (
+            axis.phases, axis.inputs if skipping else 0, axis.step, *axis.firsts, *axis.counts
+        )
+    ]  # fmt: skip
+
+
+def windows(attribute: Sequence[Any]) -> Iterator[Window]:
+    """The axes of an attribute ``PHASES``."""
+    numbers = iter(int(number) for number in attribute)
+    for count in numbers:
+        inputs, step = next(numbers), next(numbers)
+        firsts = tuple(next(numbers) for _ in range(count))
+        yield Window(inputs, step, firsts, tuple(next(numbers) for _ in range(count)))
