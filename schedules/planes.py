@@ -3,6 +3,9 @@
 A tile keeps ``channels x rows x vectors`` vectors of sums in registers. A step of the reduction
 loads ``rows x vectors`` vectors of the input and broadcasts one weight a channel. The vectors
 begin at any pixel, so that most of them cross a cache line and count as two loads.
+
+Of a transposed convolution the sums of one phase after the other are made, and those of the phases
+of the last axis wait for each other: their vectors then go to the output interleaved.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from tvmconv._tvm import TVMObject
 from tvmconv.autoschedule.space import Candidate
-from tvmconv.kernel import GROUP
+from tvmconv.kernel import GROUP, PHASES
+from tvmconv.ops.phases import windows
 from tvmconv.target import Target
 
 from . import costs
@@ -26,6 +30,8 @@ _MAX_ROWS, _MAX_VECTORS, _MAX_STRIP = 4, 8, 32
 _UNROLLED_TAPS = 12
 #: Phases, and runs of a row, up to which the copy of a row is unrolled.
 _UNROLLED_PHASES, _MAX_RUNS = 4, 32
+#: Cycles in which a vector of results waits for those of other phases and is interleaved.
+_INTERLEAVE_CYCLES = 8.0
 
 #: Bytes of a run of output that memory takes at half its speed, and how many times its time a
 #: short one takes at most.
@@ -69,6 +75,10 @@ class Sizes:
         Chains of additions of one sum.
     plane : tuple of int
         Of the stage that pads the input: channels, rows, phases, columns; empty without one.
+    phases, interleaved : int
+        Phases of all axes but the last of a transposed convolution, and of the last; 0 of another.
+    share : float
+        Of the terms, those that a phase has.
     """
 
     batch: int
@@ -79,11 +89,19 @@ class Sizes:
     kernel: tuple[int, ...]
     parts: int
     plane: tuple[int, ...]
+    phases: int = 0
+    interleaved: int = 0
+    share: float = 1.0
 
     @property
-    def terms(self) -> int:
-        """Terms of a sum."""
-        return self.inputs * math.prod(self.kernel)
+    def terms(self) -> float:
+        """Terms of a sum, of a phase on average."""
+        return self.inputs * math.prod(self.kernel) * self.share
+
+    @property
+    def vectors(self) -> int:
+        """Vectors that a tile makes one after the other for each one that it has of sums."""
+        return max(1, self.interleaved)
 
     @property
     def taps_along_rows(self) -> int:
@@ -104,11 +122,18 @@ class Sizes:
 def sizes(sch: TVMObject, blocks: Blocks) -> Sizes:
     """Read the extents off a kernel that has not been scheduled."""
     batch, channels, *space = (int(sch.get(loop).extent) for loop in sch.get_loops(blocks.output))
+    axes = list(windows(sch.get(blocks.work).annotations.get(PHASES, ())))
+    phases = interleaved = 0
+    if axes:
+        phases, *space, interleaved = space
     reduce = reductions(sch, blocks.total, blocks.work)
     kernel, inputs = reduce[-len(space) :], reduce[: -len(space)]
     plane: list[int] = []
     if blocks.stages:
         _, *plane = (int(sch.get(loop).extent) for loop in sch.get_loops(blocks.stages[0]))
+    shares = (
+        sum(axis.counts) / len(axis.counts) / taps for axis, taps in zip(axes, kernel, strict=False)
+    )
     return Sizes(
         batch=batch,
         channels=channels,
@@ -118,6 +143,9 @@ def sizes(sch: TVMObject, blocks: Blocks) -> Sizes:
         kernel=tuple(kernel),
         parts=inputs[0] if blocks.total is not None else 1,
         plane=tuple(plane),
+        phases=phases,
+        interleaved=interleaved,
+        share=math.prod(shares),
     )
 
 
@@ -175,13 +203,18 @@ class PlaneTile:
 def schedule_planes(sch: TVMObject, blocks: Blocks, tile: PlaneTile) -> None:
     """Schedule a kernel on planes."""
     batch, channel, *space, width = sch.get_loops(blocks.output)
+    phased = PHASES in sch.get(blocks.work).annotations
+    phases: list[TVMObject] = []
+    if phased:
+        first, *space, width, interleaved = (*space, width)
+        phases = [first]
     bands, channels = sch.split(channel, [None, tile.channels])
     runs, vectors, lanes = sch.split(width, [None, tile.vectors, tile.lanes])
     strips, groups, rows = [], [], []
     if space:
         parts = sch.split(space.pop(), [None, tile.strip // tile.rows, tile.rows])
         strips, groups, rows = ([part] for part in parts)
-    outer, pixels = [batch, *space, *strips], [*groups, runs]
+    outer, pixels = [batch, *space, *strips], [*phases, *groups, runs]
     if tile.order == CHANNELS:
         loops = [batch, bands, *space, *strips, *pixels]
     elif tile.order == PIXELS:
@@ -190,6 +223,8 @@ def schedule_planes(sch: TVMObject, blocks: Blocks, tile: PlaneTile) -> None:
         loops = [*outer, bands, *pixels]
     count = len(outer) if tile.staged else len(loops)
     sch.reorder(*loops, channels, *rows, vectors, lanes)
+    if phased:
+        lanes = sch.fuse(lanes, interleaved)
     place, inner = sch.fuse(*loops[:count]), loops[count:]
     if tile.shared:
         sch.parallel(place)
@@ -235,7 +270,12 @@ def _reduce_at(sch: TVMObject, block: TVMObject, place: TVMObject, tile: PlaneTi
     *axes, width = sch.get_loops(block)[-len(kinds) : -count]
     reduce = sch.get_loops(block)[-count:]
     lanes = sch.split(width, [tile.vectors, tile.lanes])
-    sch.reorder(*reduce, *axes, *lanes)
+    annotations = sch.get(block).annotations
+    phases = len(list(windows(annotations.get(PHASES, ()))))
+    outside = [axes.pop(-phases)] if phases else []
+    sch.reorder(*outside, *reduce, *axes, *lanes)
+    for loop in outside:
+        sch.unroll(loop)
     taps = 1
     for loop in reversed(reduce[1:]):
         taps *= int(sch.get(loop).extent)
@@ -306,6 +346,9 @@ def cycles(size: Sizes, tile: PlaneTile, target: Target) -> float:
     step = costs.step_cycles(sums, _loads(size, tile, target), target)
     ends = sums * size.parts * (_SUM_CYCLES + sums * _DRAIN_CYCLES)
     compute = size.terms * step + ends + size.inputs * _TRIP_CYCLES
+    if size.interleaved > 1:
+        compute += sums * _INTERLEAVE_CYCLES
+    compute *= size.vectors
     memory = _memory_cycles(size, tile, counts, target)
     total = (max(compute, memory) + _EXPOSED * min(compute, memory)) * math.prod(counts)
     stage, launches = _stage_cycles(size, tile, target)
@@ -323,7 +366,7 @@ def _counts(size: Sizes, tile: PlaneTile) -> tuple[int, int, int, int]:
     """Tiles along the batch with the outer axes, channels, rows, columns."""
     rows = -(-size.height // tile.strip) * (tile.strip // tile.rows)
     columns = -(-size.space[-1] // tile.width)
-    outer = size.batch * math.prod(size.space[:-2])
+    outer = size.batch * math.prod(size.space[:-2]) * max(1, size.phases)
     return (outer, -(-size.channels // tile.channels), rows, columns)
 
 
@@ -339,9 +382,9 @@ def _memory_cycles(
     """Cycles in which one tile's weights and inputs come, and its outputs go."""
     caches = target.caches
     _, bands, rows, columns = counts
-    weights = size.terms * tile.channels * costs.BYTES
+    weights = size.terms * tile.channels * size.vectors * costs.BYTES
     inputs = size.inputs * tile.pixels * tile.lanes * costs.BYTES * size.density
-    all_weights = size.terms * size.group * costs.BYTES
+    all_weights = size.terms * size.group * size.vectors * max(1, size.phases) * costs.BYTES
     all_inputs = inputs * rows * columns
     store = _store_cycles(size, tile, target)
     if tile.order == PIXELS:
@@ -368,15 +411,15 @@ def _store_cycles(size: Sizes, tile: PlaneTile, target: Target) -> float:
     What does not stay in the caches wants long runs of one channel's rows, and no more channels at
     once than a set has ways where their planes lie a multiple of a page apart.
     """
-    plane = math.prod(size.space) * costs.BYTES
-    outputs = tile.channels * tile.pixels * tile.lanes * costs.BYTES
+    plane = math.prod(size.space) * size.vectors * max(1, size.phases) * costs.BYTES
+    outputs = tile.channels * tile.pixels * tile.lanes * size.vectors * costs.BYTES
     whole = size.batch * size.channels * plane
     cycles = 2 * outputs / target.caches.bytes_per_cycle(whole)
     if plane % _PAGE == 0 and tile.channels * tile.rows > _ALIASED_ROWS:
         cycles *= 2
     if whole <= 0.8 * target.caches.l3_bytes:
         return cycles
-    run = tile.width * costs.BYTES
+    run = tile.width * size.vectors * costs.BYTES
     if tile.order != PIXELS:
         run = plane if tile.order == CHANNELS else tile.strip * size.space[-1] * costs.BYTES
     return cycles * (1 + min(_SHORT_RUN * tile.rows / run, _SHORT_RUN_COST))

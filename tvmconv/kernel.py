@@ -40,7 +40,8 @@ TILES = "tvmconv.tiles"
 PHASES = "tvmconv.phases"
 
 #: Attribute of an output stage over (batch, slot, phase, *position, lane), three numbers for each
-#: spatial axis: from one output of a phase to the next; phases; the output's extent.
+#: spatial axis: from one output of a phase to the next; phases; the output's extent. On planes the
+#: phases of the last axis, given as 0 here, are not part of ``phase`` but stand in place of lanes.
 INTERLEAVED = "tvmconv.interleaved"
 
 

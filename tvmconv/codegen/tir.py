@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 
 from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm, tvm_ffi
-from tvmconv.kernel import INTERLEAVED, PHASES, TILES, WINDOW
+from tvmconv.kernel import INTERLEAVED, KIND, PHASES, TILES, WINDOW
 from tvmconv.ops import phases
 
 _SPATIAL, _REDUCE = 0, 2
@@ -173,16 +173,18 @@ def _untiled(
 def _in_phases(
     indices: Sequence[TVMObject], form: Sequence[int]
 ) -> tuple[list[TVMObject], list[TVMObject]]:
-    """(batch, slot, *position, lane) of (batch, slot, phase, *position, lane), and its guards."""
-    batch, slot, phase, *inner = indices
+    """Index in the output of (batch, slot, phase, *position, lane), and its guards."""
+    batch, slot, phase, *inner, last = indices
     axes = [form[start : start + 3] for start in range(0, len(form), 3)]
-    parts = phases.split(phase, [count for _, count, _ in axes])
+    parts = phases.split(phase, [count for _, count, _ in axes if count])
+    on_planes = len(parts) < len(axes)
+    parts += [last] * on_planes
     position, conditions = [], []
-    for (stride, _, extent), part, place in zip(axes, parts, inner, strict=False):
+    for (stride, _, extent), part, place in zip(axes, parts, inner, strict=True):
         position.append(place * stride + part)
         if extent > stride and extent % stride:
             conditions.append(position[-1] < extent)
-    return [batch, slot, *position, *inner[len(axes) :]], conditions
+    return [batch, slot, *position, *([] if on_planes else [last])], conditions
 
 
 def overlap_tails(func: TVMObject) -> TVMObject:
@@ -406,18 +408,19 @@ def _phase_guards(
 ) -> Iterator[tuple[TVMObject, list[TVMObject]]]:
     """The loops over the taps of phases, and when the tile's phase has each tap in the tensor.
 
-    The taps stand before the last axis of the sum, if it has one for channels, and the phase and
-    the positions before the last axis of the result.
+    In a contraction on blocks the inner channels stand behind the taps, and the lanes behind the
+    phase and the positions; in a window only the lanes, on planes nothing.
     """
     block, analyzer = realize.block, _analyzer(loops)
     windows = list(phases.windows(block.annotations[PHASES]))
-    rank = len(windows)
+    rank, kind = len(windows), str(block.annotations[KIND])
     pairs = list(zip(block.iter_vars, realize.iter_values, strict=True))
     sums = [value for var, value in pairs if var.iter_type == _REDUCE]
     if not sums:  # the start of the sum
         return
-    taps = sums if len(sums) == rank else sums[-1 - rank : -1]
-    phase, *positions = [value for var, value in pairs if var.iter_type == _SPATIAL][-2 - rank : -1]
+    taps = (sums if kind in ("window", "planes") else sums[:-1])[-rank:]
+    spatial = [value for var, value in pairs if var.iter_type == _SPATIAL]
+    phase, *positions = (spatial if kind == "planes" else spatial[:-1])[-1 - rank :]
     counts = [len(window.firsts) for window in windows]
     for axis, (window, tap, position) in enumerate(zip(windows, taps, positions, strict=True)):
         place = _nest(realize, loops, tap) if block.init is None else None

@@ -32,7 +32,7 @@ from tvmconv.graph.halos import non_negative, tests_edges
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
-from tvmconv.ops import Shape
+from tvmconv.ops import Shape, conv_transpose
 from tvmconv.problem import Problem
 
 #: Operators with kernels of both forms.
@@ -111,8 +111,11 @@ def _seconds(node: Node, graph: Graph, block: int, clock: Clock) -> tuple[float,
 
 
 def _is_open(node: Node) -> bool:
-    """Whether the problem does not name an algorithm that only blocks have."""
-    return Problem.parse(node.attrs["problem"]).option("algorithm") in ("auto", "direct", None)
+    """Whether the problem is one that can be computed on planes, directly."""
+    problem = Problem.parse(node.attrs["problem"])
+    if node.op == "conv_transpose" and not conv_transpose.fits_planes(problem):
+        return False
+    return problem.option("algorithm") in ("auto", "direct", None)
 
 
 def _spec(node: Node, in_block: int, block: int) -> KernelSpec:

@@ -10,13 +10,13 @@ before the padding: the trips that are left out are not executed, and their zero
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.kernel import INTERLEAVED, KIND, PHASES, KernelSpec
+from tvmconv.kernel import GROUP, INTERLEAVED, KIND, PHASES, KernelSpec
 from tvmconv.ops import (
     Array,
     Family,
@@ -27,6 +27,7 @@ from tvmconv.ops import (
     expressions,
     importing,
     phases,
+    planes,
     summing,
 )
 from tvmconv.ops import family as shared
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
     from tvmconv.graph.ir import Value
 
+#: Strides of the last axis whose phases a kernel on planes interleaves.
+_INTERLEAVED = (1, 2, 4)
 
 # --- the problem
 
@@ -141,9 +144,11 @@ def lanewise(problem: Problem) -> bool:
 def packed_shape(problem: Problem, in_block: int, block: int) -> Shape:
     """Shape of the packed weight: (slots, phases, channels / step, *taps, step, block).
 
-    Without the axes of channels where each channel is a group.
+    Without the axes of channels where each channel is a group; on planes (phases, CO, terms).
     """
     axes = phases.axes(problem)
+    if block == 1:
+        return (phases.number(axes), problem.co, planes.row_length(taps(problem)))
     slots, most = -(-problem.co // block), [axis.most for axis in axes]
     if lanewise(problem):
         return (slots, phases.number(axes), *most, block)
@@ -157,6 +162,8 @@ def packed_element(
     """Element of the packed weight as an expression of the weight as ONNX has it."""
     from tvmconv._tvm import te, tirx
 
+    if block == 1:
+        raise ValueError(f"{problem}: weights that are known only at run time are for blocks")
     axes = phases.axes(problem)
     per_in, per_out = problem.ci // problem.groups, problem.co // problem.groups
     slot, phase, *rest, lane = index
@@ -188,6 +195,8 @@ def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     groups, per_in = problem.groups, problem.ci // problem.groups
     weight = constants[0].reshape(groups, per_in, -1, *problem.kernel)
     weight = np.swapaxes(weight, 1, 2).reshape(problem.co, per_in, *problem.kernel)
+    if block == 1:
+        return [_rows(problem, weight), *constants[1:]]
     if lanewise(problem):
         wide = np.zeros((slots * block, 1, *problem.kernel), weight.dtype)
         wide[: problem.co] = weight
@@ -213,6 +222,16 @@ def _by_phase(axes: Sequence[phases.Axis], weight: Array) -> Array:
     return np.ascontiguousarray(weight.transpose(order))
 
 
+def _rows(problem: Problem, weight: Array) -> Array:
+    """The weight (CO, CI/groups, kernel) as a row of terms for each phase and output channel."""
+    axes = phases.axes(problem)
+    by_phase = _by_phase(axes, weight.reshape(1, problem.co, -1, 1, *problem.kernel))
+    ordered = np.moveaxis(by_phase.reshape(phases.number(axes), -1, problem.co), 1, 2)
+    packed = np.zeros(packed_shape(problem, 1, 1), weight.dtype)
+    packed[..., : ordered.shape[-1]] = ordered
+    return packed
+
+
 def compute(spec: KernelSpec) -> list[Any]:
     """The sum over ``rc`` (trips over channels), ``rk0`` … (taps) and ``ri`` (inner channels).
 
@@ -226,6 +245,8 @@ def compute(spec: KernelSpec) -> list[Any]:
 
     p = Problem.parse(spec.attrs["problem"])
     x_layout, out = spec.inputs[0], spec.output
+    if out.block == 1:
+        return _on_planes(spec, p)
     axes = phases.axes(p)
     x = expressions.placeholder(x_layout, "x")
     weight = te.placeholder(packed_shape(p, x_layout.block, out.block), name="weight")
@@ -236,14 +257,8 @@ def compute(spec: KernelSpec) -> list[Any]:
 
     def locate(n: Any, slot: Any, phase: Any, *rest: Any) -> tuple[Any, ...]:
         """Index of an element in the output, the nearest one for what a phase has too much."""
-        *position, lane = rest
         parts = phases.split(phase, [axis.phases for axis in axes])
-        places = [
-            te.min(q * axis.stride + part, axis.outputs - 1) if axis.ragged
-            else q * axis.stride + part
-            for axis, part, q in zip(axes, parts, position, strict=True)
-        ]  # fmt: skip
-        return (n, slot, *places, lane)
+        return (n, slot, *_places(axes, parts, rest[:-1]), rest[-1])
 
     form = [number for axis in axes for number in (axis.stride, axis.phases, axis.outputs)]
     operands, output = expressions.finish(
@@ -251,6 +266,19 @@ def compute(spec: KernelSpec) -> list[Any]:
         attrs={INTERLEAVED: form},
     )  # fmt: skip
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
+
+
+def _places(
+    axes: Sequence[phases.Axis], parts: Sequence[Any], position: Sequence[Any]
+) -> list[Any]:
+    """Where a position of a phase is in the output, or the nearest output if it is not there."""
+    from tvmconv._tvm import te
+
+    found = []
+    for axis, part, q in zip(axes, parts, position, strict=True):
+        place = q * axis.stride + part
+        found.append(te.min(place, axis.outputs - 1) if axis.ragged else place)
+    return found
 
 
 def _position(
@@ -317,6 +345,81 @@ def _lane_sums(
 
     attrs = {KIND: "window", PHASES: phases.form(axes, skipping=False)}
     return te.compute(shape, body, name="transposed", attrs=attrs)
+
+
+# --- the kernel on planes
+
+
+def fits_planes(problem: Problem) -> bool:
+    """Whether there is a kernel on planes: some whole vectors interleave to a run of a row."""
+    last = phases.axes(problem)[-1]
+    return last.stride in _INTERLEAVED and not last.ragged and not lanewise(problem)
+
+
+def _on_planes(spec: KernelSpec, p: Problem) -> list[Any]:
+    """The sums of every phase, and the output in runs of all phases of the last axis.
+
+    The weight is (phases, CO, terms of a sum padded by zeros), the bias (CO,).
+    """
+    from tvmconv._tvm import te
+
+    axes = phases.axes(p)
+    x = expressions.placeholder(spec.inputs[0], "x")
+    weight = te.placeholder(packed_shape(p, 1, 1), name="weight")
+    bias = te.placeholder((p.co,), name="bias") if p.bias else None
+    at = _reader(spec, axes, x)
+    per_in, per_out = p.ci // p.groups, p.co // p.groups
+    together = summing.together(per_in, prod(axis.most for axis in axes))
+    rc, rk = te.reduce_axis((0, together), "rc"), _tap_axes(axes)
+
+    def terms(index: tuple[Any, ...], first: Any) -> Any:
+        n, co, phase, *position = index
+        channel = term = first + rc
+        if p.groups > 1:
+            channel = co // per_out * per_in + channel
+        for axis, tap in zip(axes, rk, strict=True):
+            term = term * axis.most + tap
+        element = at(n, channel, _position(axes, phase, position, rk))
+        return te.sum(element * weight[phase, co, term], axis=[rc, *rk])
+
+    last, counts = axes[-1], [axis.count for axis in axes]
+    attrs = {PHASES: phases.form(axes, skipping=False)}
+    shape = (p.batch, p.co, phases.number(axes), *counts)
+    sums = summing.summed(shape, terms, per_in, together, "planes", attrs)
+
+    def result(n: Any, co: Any, phase: Any, *rest: Any) -> Any:
+        value = sums(n, co, phase * last.phases + rest[-1], *rest[:-1])
+        return value if bias is None else value + bias[co]
+
+    def locate(n: Any, co: Any, phase: Any, *rest: Any) -> tuple[Any, ...]:
+        parts = phases.split(phase, [axis.phases for axis in axes[:-1]])
+        return (n, co, *_places(axes, [*parts, rest[-1]], rest[:-1]))
+
+    form = [number for axis in axes for number in (axis.stride, axis.phases, axis.outputs)]
+    form[-2] = 0
+    shape = (p.batch, p.co, phases.number(axes[:-1]), *counts, last.phases)
+    operands, output = expressions.finish(
+        spec, result, shape=shape, locate=locate, attrs={INTERLEAVED: form, GROUP: per_out}
+    )
+    return [x, weight, *([] if bias is None else [bias]), *operands, output]
+
+
+def _reader(spec: KernelSpec, axes: Sequence[phases.Axis], x: Any) -> Callable[..., Any]:
+    """``at(n, channel, position)``: an element of the input, from a copy with zeros if need be."""
+    layout, reaches = spec.inputs[0], [axis.reach for axis in axes]
+    lows = [max(0, -low) for low, _ in reaches]
+    highs = [max(0, high + 1 - n) for (_, high), n in zip(reaches, layout.shape[2:], strict=True)]
+    if not any((*lows, *highs)):
+        return lambda n, channel, position: layout.at(x, n, channel, position)
+    ends = zip(lows, layout.shape[2:], highs, strict=True)
+    *rows, columns = (low + size + high for low, size, high in ends)
+    copy = planes.padded(layout, x, lows, (*rows, 1, columns))
+
+    def at(n: Any, channel: Any, position: Sequence[Any]) -> Any:
+        *outer, column = (q + low for q, low in zip(position, lows, strict=True))
+        return copy[(n, channel, *outer, 0, column)]
+
+    return at
 
 
 # --- the importer
@@ -446,4 +549,5 @@ shared.register_family(
     pack=pack,
     packed_weight=PackedWeight(packed_shape, packed_element),
     layout="any",
+    planes=True,
 )

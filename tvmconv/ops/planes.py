@@ -24,19 +24,23 @@ _LINE = 16
 _LONG = 128
 
 
-def row_length(problem: Problem) -> int:
+def row_length(terms: int) -> int:
     """Elements from one filter to the next in the packed weight.
 
     The filters of a tile are read side by side: rows of a multiple of a page would all lie in the
     same few sets of the first cache level, so long ones have an odd number of lines.
     """
-    terms = prod(problem.kernel) * (problem.ci // problem.groups)
     return terms if terms < _LONG else (-(-terms // _LINE) | 1) * _LINE
+
+
+def _terms(problem: Problem) -> int:
+    """Terms of a sum."""
+    return prod(problem.kernel) * (problem.ci // problem.groups)
 
 
 def packed_shape(problem: Problem) -> Shape:
     """Shape of the packed weight: (output channels, terms of a sum padded by zeros)."""
-    return (problem.co, row_length(problem))
+    return (problem.co, row_length(_terms(problem)))
 
 
 def packed_element(problem: Problem, source: Any, index: Sequence[Any]) -> Any:
@@ -44,7 +48,7 @@ def packed_element(problem: Problem, source: Any, index: Sequence[Any]) -> Any:
     from tvmconv._tvm import te, tirx
 
     co, term = index
-    terms = prod(problem.kernel) * (problem.ci // problem.groups)
+    terms = _terms(problem)
     rest, place = te.min(term, terms - 1), []
     for extent in reversed(problem.kernel):
         place.append(rest % extent)
@@ -106,7 +110,7 @@ def _reader(spec: KernelSpec, problem: Problem, x: Any) -> Callable[..., Any]:
         return lambda n, channel, position, taps: layout.at(
             x, n, channel, expressions.window(p, position, taps)
         )
-    padded = _padded(p, layout, x)
+    padded = _padded_input(p, layout, x)
     step, dilation = p.stride[-1], p.dilation[-1]
 
     def at(n: Any, channel: Any, position: Sequence[Any], taps: Sequence[Any]) -> Any:
@@ -118,10 +122,8 @@ def _reader(spec: KernelSpec, problem: Problem, x: Any) -> Callable[..., Any]:
     return at
 
 
-def _padded(problem: Problem, layout: Layout, x: Any) -> Any:
+def _padded_input(problem: Problem, layout: Layout, x: Any) -> Any:
     """The part of the padded input that is read: (N, CI, *rows, phases, columns of a phase)."""
-    from tvmconv._tvm import tirx
-
     p = problem
     axes = zip(p.out_spatial, p.stride, p.kernel_extent, strict=True)
     *rows, _ = ((count - 1) * step + span for count, step, span in axes)
@@ -129,14 +131,30 @@ def _padded(problem: Problem, layout: Layout, x: Any) -> Any:
     columns = [tap * p.dilation[-1] for tap in range(p.kernel[-1])]
     phases = max(column % step for column in columns) + 1
     length = max(column // step for column in columns) + p.out_spatial[-1]
-    shape = (p.batch, p.ci, *rows, phases, length)
+    return padded(layout, x, p.pads_low, (*rows, phases, length), step)
+
+
+def padded(layout: Layout, x: Any, lows: Sequence[int], extents: Shape, step: int = 1) -> Any:
+    """A copy of the input with zeros around it: (N, CI, *rows, phases, columns of a phase).
+
+    Parameters
+    ----------
+    layout : Layout
+    x : te.Tensor
+    lows : sequence of int
+        Padding before each spatial axis.
+    extents : tuple of int
+        Rows, phases, columns.
+    step : int
+        From one column of a phase to the next, in the input.
+    """
+    from tvmconv._tvm import tirx
 
     def body(n: Any, channel: Any, *place: Any) -> Any:
         *outer, phase, column = place
-        padded = (*outer, column * step + phase)
-        near = [q - low for q, low in zip(padded, p.pads_low, strict=True)]
+        near = [q - low for q, low in zip((*outer, column * step + phase), lows, strict=True)]
         inside = [q >= 0 for q in near]
-        inside += [q < size for q, size in zip(near, p.in_spatial, strict=True)]
+        inside += [q < size for q, size in zip(near, layout.shape[2:], strict=True)]
         return tirx.if_then_else(tirx.all(*inside), layout.at(x, n, channel, near), 0.0)
 
-    return expressions.elements(shape, body, name="padded", kind="stage")
+    return expressions.elements((*layout.shape[:2], *extents), body, name="padded", kind="stage")
