@@ -202,12 +202,11 @@ class PlaneTile:
 
 def schedule_planes(sch: TVMObject, blocks: Blocks, tile: PlaneTile) -> None:
     """Schedule a kernel on planes."""
-    batch, channel, *space, width = sch.get_loops(blocks.output)
+    batch, channel, *space = sch.get_loops(blocks.output)
     phased = PHASES in sch.get(blocks.work).annotations
-    phases: list[TVMObject] = []
-    if phased:
-        first, *space, width, interleaved = (*space, width)
-        phases = [first]
+    phases = [space.pop(0)] if phased else []
+    interleaved = [space.pop()] if phased else []
+    width = space.pop()
     bands, channels = sch.split(channel, [None, tile.channels])
     runs, vectors, lanes = sch.split(width, [None, tile.vectors, tile.lanes])
     strips, groups, rows = [], [], []
@@ -224,7 +223,7 @@ def schedule_planes(sch: TVMObject, blocks: Blocks, tile: PlaneTile) -> None:
     count = len(outer) if tile.staged else len(loops)
     sch.reorder(*loops, channels, *rows, vectors, lanes)
     if phased:
-        lanes = sch.fuse(lanes, interleaved)
+        lanes = sch.fuse(lanes, *interleaved)
     place, inner = sch.fuse(*loops[:count]), loops[count:]
     if tile.shared:
         sch.parallel(place)

@@ -137,6 +137,13 @@ def depthwise(m: GraphMaker) -> None:
     _family(m, "depthwise_conv", x, (out, *kernel), bias=m.chance(0.5), **options)
 
 
+def transposed(m: GraphMaker) -> None:
+    x = m.map()
+    kernel, options = _window(m, len(x.shape) - 2, False)
+    options["padding"] = 0
+    _family(m, "conv_transpose", x, (m.pick(_CHANNELS), *kernel), bias=m.chance(0.5), **options)
+
+
 def pool(m: GraphMaker) -> None:
     x = m.map()
     kernel, options = _window(m, len(x.shape) - 2, True)
@@ -303,8 +310,8 @@ def cut(m: GraphMaker) -> None:
 
 
 _MAKERS: tuple[tuple[Callable[[GraphMaker], None], int], ...] = (
-    (conv, 6), (pointwise, 3), (depthwise, 2), (pool, 3), (global_pool, 1), (dense, 2),
-    (flatten, 2), (reshape, 2), (transpose, 1), (concat, 4), (branches, 3), (unary, 4),
+    (conv, 6), (pointwise, 3), (depthwise, 2), (transposed, 1), (pool, 3), (global_pool, 1),
+    (dense, 2), (flatten, 2), (reshape, 2), (transpose, 1), (concat, 4), (branches, 3), (unary, 4),
     (binary, 6), (per_channel, 2), (normalize, 1), (shuffle, 1), (mean, 1), (pad, 1), (cut, 1),
 )  # fmt: skip
 

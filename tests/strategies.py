@@ -86,7 +86,7 @@ def sample(pick: Picker, max_flops: int = 4_000_000, attempts: int = 50) -> Prob
         op = ops.get(pick.choice(names))
         rank = pick.choice([r for r in (2, 2, 2, 1, 3) if r in op.ranks] or [0])
         try:
-            problem = _draw(pick, op.name, families[op.name], rank)
+            problem = draw(pick, op.name, families[op.name], rank)
         except InputError:
             continue  # such as a dilated pool whose window misses the input
         if problem.flops <= max_flops and _has_data(problem):
@@ -94,14 +94,16 @@ def sample(pick: Picker, max_flops: int = 4_000_000, attempts: int = 50) -> Prob
     return Problem.make("conv", (1, 1, 1, 1), (1, 1, 1))
 
 
-def _draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
-    """Decide on sizes and those options that the operator takes."""
+def draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
+    """Decide on sizes and those options that the operator takes; InputError if it refuses them."""
     known = {option.name for option in family.options}
     batch, ci, co, groups = _channels(pick, family.depthwise, "groups" in known)
     axes = _windows(pick, rank, family.arithmetic == "multiply-add") if rank else ([], [], {})
     sizes, kernel, options = axes
     if "groups" in known:
         options["groups"] = groups
+    if "output_padding" in known:
+        options["output_padding"] = [pick.choice([0, 0, 1]) for _ in range(rank)]
     for flag in sorted(known & {"bias", "ceil_mode", "count_include_pad"}):
         options[flag] = bool(pick.integer(0, 1))
     if "activation" in known:
@@ -161,6 +163,20 @@ def _has_data(problem: Problem) -> bool:
     for axis, count in enumerate(problem.out_spatial):
         along = (problem.kernel[axis], problem.stride[axis], problem.dilation[axis])
         limits = (0, problem.in_spatial[axis])
+        if problem.family.transposed:
+            reached = _reached(problem, axis)
+            seen *= len(reached) / count
+            continue
         counts = windows.tap_counts(count, *along, problem.pads_low[axis], limits)
         seen *= np.count_nonzero(counts) / count
     return seen >= 0.5
+
+
+def _reached(problem: Problem, axis: int) -> set[int]:
+    """The outputs of a transposed convolution along an axis that see some input."""
+    places = {
+        i * problem.stride[axis] + k * problem.dilation[axis] - problem.pads_low[axis]
+        for i in range(problem.in_spatial[axis])
+        for k in range(problem.kernel[axis])
+    }
+    return places & set(range(problem.out_spatial[axis]))

@@ -176,6 +176,8 @@ MUTATED = [
     "conv1d:1x8x40:8x5:padding=4:dilation=2:activation=relu6",
     "conv3d:1x4x5x6x6:6x3x3x3:stride=1,2,2:padding=1",
     "depthwise_conv2d:2x12x9x8:24x3x3:stride=1,2:padding=1:bias=true:activation=hardswish",
+    "conv2d_transpose:2x8x5x4:16x3x3:stride=2,1:padding=1:bias=true:activation=relu",
+    "conv2d_transpose:1x16x4x4:24x4x4:stride=2:padding=1:groups=4",
     "max_pool2d:2x6x9x8:3x3:stride=2,1:padding=1",
     "avg_pool2d:2x6x9x8:3x3:stride=2,1:padding=1",
     "avg_pool2d:1x6x8x8:2x2:stride=2:padding=1:count_include_pad=true",

@@ -29,6 +29,8 @@ def placed(array: Array, bytes_past_a_line: int) -> Array:
         "conv2d:1x3x33x33:32x3x3:stride=2:padding=1",
         "conv2d:1x12x9x9:12x3x3:groups=3",
         "depthwise_conv2d:1x40x19x19:40x3x3:padding=1",
+        "conv2d_transpose:1x24x9x9:3x4x4:stride=2:padding=1",
+        "conv2d_transpose:1x24x9x9:20x2x2:stride=2",
         "max_pool2d:1x24x19x19:3x3:stride=2:padding=1",
         "avg_pool2d:1x24x17x17:3x3:padding=1",
         "global_avg_pool2d:1x40x13x13",

@@ -19,11 +19,11 @@ from tvmconv.graph.evaluate import evaluate
 #: What must be accepted in at least one test; the rest exists between constants only, or is tested
 #: with older opsets elsewhere.
 TESTED = """
-    Abs Add AveragePool BatchNormalization Celu Clip Concat Conv Div Dropout Elu Erf Exp Flatten
-    Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish LRN LeakyRelu Log LogSoftmax
-    MatMul Max MaxPool Mean Min Mish Mul Neg PRelu Pad Pow Reciprocal ReduceMean Relu Reshape Selu
-    Shape Sigmoid Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Swish Tanh Transpose
-    Unsqueeze
+    Abs Add AveragePool BatchNormalization Celu Clip Concat Conv ConvTranspose Div Dropout Elu Erf
+    Exp Flatten Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish LRN LeakyRelu Log
+    LogSoftmax MatMul Max MaxPool Mean Min Mish Mul Neg PRelu Pad Pow Reciprocal ReduceMean Relu
+    Reshape Selu Shape Sigmoid Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Swish Tanh
+    Transpose Unsqueeze
 """
 
 

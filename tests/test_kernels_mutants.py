@@ -31,6 +31,7 @@ PROBLEMS = [
     "conv3d:1x4x5x6x6:6x3x3x3:stride=1,2,2:padding=1",
     "conv2d:1x256x3x3:16x3x3:padding=1",
     "depthwise_conv2d:2x12x9x8:24x3x3:stride=1,2:padding=1:bias=true:activation=hardswish",
+    "conv2d_transpose:1x24x4x4:24x4x3:stride=2:padding=1:groups=2:bias=true:activation=relu",
     "max_pool2d:2x6x9x8:3x3:stride=2,1:padding=1",
     "avg_pool2d:2x6x9x8:3x3:stride=2,1:padding=1",
     "global_avg_pool2d:2x17x5x5",

@@ -27,6 +27,7 @@ FAMILIES: dict[str, Family] = {
 CASES = [case.problem for name in FAMILIES for case in ops.get(name).cases]
 ONNX_TYPES = {
     "conv": "Conv",
+    "conv_transpose": "ConvTranspose",
     "depthwise_conv": "Conv",
     "max_pool": "MaxPool",
     "avg_pool": "AveragePool",
@@ -126,6 +127,13 @@ RAMP = np.arange(1, 10)
          [1, 2, 3, 2, 4, 6, 12, 15, 18, 16, 20, 24, 35, 40, 45, 42, 48, 54]),
         ("depthwise_conv1d:1x3x3:3x2:padding=0,1", {"weight": [1, 10] * 3},
          [21, 32, 3, 54, 65, 6, 87, 98, 9]),
+        # Each element times 1 10, one after the other; with stride 1 they overlap.
+        ("conv1d_transpose:1x1x9:1x2:stride=2:padding=0,15", {"weight": [1, 10]}, [1, 10, 2]),
+        ("conv1d_transpose:1x3x3:1x2", {"weight": [1, 10, 0, 0, 0, 0]}, [1, 12, 23, 30]),
+        ("conv1d_transpose:1x3x3:6x1:groups=3:padding=1", {"weight": [1, 2, 3, 4, 5, 6]},
+         [2, 4, 15, 20, 40, 48]),
+        ("conv1d_transpose:1x1x9:1x2:stride=3:padding=0,20:bias=true",
+         {"weight": [1, 10], "bias": [100]}, [101, 110, 100, 102, 120, 100]),
         ("max_pool2d:1x1x3x3:2x2", {}, [5, 6, 8, 9]),
         ("max_pool1d:1x1x9:2:stride=3:padding=1", {}, [1, 4, 7, 9]),
         ("max_pool1d:1x1x9:2:stride=4:ceil_mode=true", {}, [2, 6, 9]),
@@ -155,6 +163,8 @@ def by_loops(problem: Problem, arrays: dict[str, Array]) -> Array:
     """The definition, element by element, in exact integers (or float64 for means)."""
     if problem.rank == 0:
         return by_loops_dense(problem, arrays)
+    if problem.family.transposed:
+        return by_loops_transposed(problem, arrays)
     x, weight = arrays["x"].astype(int), arrays.get("weight")
     y = np.zeros(problem.output_shape)
     per_group = problem.ci // problem.groups
@@ -185,6 +195,19 @@ def by_loops(problem: Problem, arrays: dict[str, Array]) -> Array:
         else:
             y[(n, co, *place)] = sum(terms) + (int(arrays["bias"][co]) if problem.bias else 0)
     return y
+
+
+def by_loops_transposed(problem: Problem, arrays: dict[str, Array]) -> Array:
+    y = np.zeros(problem.output_shape)
+    per_in, per_out = problem.ci // problem.groups, problem.co // problem.groups
+    for n, ci, *place in np.ndindex(*problem.input_shape):
+        for j, *tap in np.ndindex(per_out, *problem.kernel):
+            axes = zip(place, problem.stride, tap, problem.dilation, problem.pads_low, strict=True)
+            at = [i * s + k * d - low for i, s, k, d, low in axes]
+            if all(0 <= o < size for o, size in zip(at, problem.out_spatial, strict=True)):
+                term = int(arrays["x"][(n, ci, *place)]) * int(arrays["weight"][(ci, j, *tap)])
+                y[(n, ci // per_in * per_out + j, *at)] += term
+    return y + arrays.get("bias", np.zeros(problem.co)).reshape(-1, *(1,) * problem.rank)
 
 
 def by_loops_dense(problem: Problem, arrays: dict[str, Array]) -> Array:
@@ -222,6 +245,8 @@ def to_onnx(problem: Problem) -> onnx.ModelProto:
             attributes["group"] = problem.groups
         if problem.op == "avg_pool":
             attributes["count_include_pad"] = int(problem.count_include_pad)
+        if problem.family.transposed:
+            attributes["output_padding"] = problem.option("output_padding")
     node = helper.make_node(ONNX_TYPES[problem.op], list(problem.inputs), ["y"], **attributes)
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape)
@@ -235,13 +260,16 @@ def to_onnx(problem: Problem) -> onnx.ModelProto:
 def evaluator_is_wrong(problem: Problem) -> bool:
     """Where ONNX 1.23's evaluator does not compute what its operators' text says.
 
-    Maxima with unit strides, and over whole maps, are written for two axes. And where ceil mode's
+    Maxima with unit strides, and over whole maps, are written for two axes. Groups of a transposed
+    convolution take the weight of others, and give one channel each. And where ceil mode's
     last window of an average reaches 2 or more elements beyond the padding, half of that is put
     before the input, which moves all windows.
     """
     if problem.family.arithmetic == "maximum":
         unit = set(problem.stride + problem.dilation) == {1}
         return unit and problem.rank != 2
+    if problem.family.transposed:
+        return problem.groups > 1
     if not problem.ceil_mode:
         return False
     ends = zip(

@@ -75,6 +75,7 @@ def window_options(attrs: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
 
 
 _CONV = {"strides": "stride", "pads": "padding", "dilations": "dilation", "group": "groups"}
+_TRANSPOSED = {**_CONV, "output_padding": "output_padding", "output_shape": "output_shape"}
 _POOL = {"strides": "stride", "pads": "padding", "dilations": "dilation", "ceil_mode": "ceil_mode"}
 _AVERAGE = {**_POOL, "count_include_pad": "count_include_pad"}
 
@@ -99,6 +100,12 @@ def _windowed_operators() -> list[Any]:
         problem = Problem.make("conv", x.shape, filters, bias=b is not None, **options)
         return _reference(problem, [x, w, b])
 
+    def transposed(x: Array, w: Array, b: Array | None, attrs: Mapping[str, Any]) -> tuple[Array]:
+        options = _listed(window_options(attrs, _TRANSPOSED))
+        filters = (w.shape[1] * options.get("groups", 1), *w.shape[2:])
+        problem = Problem.make("conv_transpose", x.shape, filters, bias=b is not None, **options)
+        return _reference(problem, [x, w, b])
+
     def pool(op: str, names: Mapping[str, str], x: Array, attrs: Mapping[str, Any]) -> tuple[Array]:
         options = _listed(window_options(attrs, names))
         return _reference(Problem.make(op, x.shape, attrs["kernel_shape"], **options), [x])
@@ -108,6 +115,12 @@ def _windowed_operators() -> list[Any]:
 
         def _run(self, X: Array, W: Array, B: Array | None = None, **attrs: Any) -> tuple[Array]:
             return conv(X, W, B, attrs)
+
+    class ConvTranspose(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, X: Array, W: Array, B: Array | None = None, **attrs: Any) -> tuple[Array]:
+            return transposed(X, W, B, attrs)
 
     class MaxPool(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
@@ -153,7 +166,8 @@ def _windowed_operators() -> list[Any]:
             return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
     return [
-        Conv, MaxPool, AveragePool, BatchNormalization, LRN, GlobalAveragePool, GlobalMaxPool,
+        Conv, ConvTranspose, MaxPool, AveragePool, BatchNormalization, LRN, GlobalAveragePool,
+        GlobalMaxPool,
     ]  # fmt: skip
 
 

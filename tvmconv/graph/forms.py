@@ -32,7 +32,7 @@ from tvmconv.graph.halos import non_negative, tests_edges
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
-from tvmconv.ops import Shape, conv_transpose
+from tvmconv.ops import Shape, phase_planes
 from tvmconv.problem import Problem
 
 #: Operators with kernels of both forms.
@@ -113,7 +113,7 @@ def _seconds(node: Node, graph: Graph, block: int, clock: Clock) -> tuple[float,
 def _is_open(node: Node) -> bool:
     """Whether the problem is one that can be computed on planes, directly."""
     problem = Problem.parse(node.attrs["problem"])
-    if node.op == "conv_transpose" and not conv_transpose.fits_planes(problem):
+    if node.op == "conv_transpose" and not phase_planes.fits(problem):
         return False
     return problem.option("algorithm") in ("auto", "direct", None)
 

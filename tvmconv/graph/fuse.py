@@ -2,6 +2,8 @@
 
 The rewrites, in the order of :data:`REWRITES`:
 
+* :func:`~tvmconv.graph.flip.flip_transposed`: a transposed convolution of stride 1 becomes an
+  ordinary one;
 * :func:`~tvmconv.graph.shuffle.fold_shuffles`: a convolution reads its channels shuffled itself;
 * :func:`as_programs`: every elementwise node becomes an ``elementwise`` node with a *program*, a
   list of steps;
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tvmconv import ops
+from tvmconv.graph.flip import flip_transposed
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.graph.shuffle import fold_shuffles
 from tvmconv.problem import Problem
@@ -255,6 +258,7 @@ def _join(host: Node, node: Node, through: Value) -> Node:
 
 
 REWRITES: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
+    ("FlipTransposed", flip_transposed),
     ("FoldShuffles", fold_shuffles),
     ("AsPrograms", as_programs),
     ("SinkReshapes", sink_reshapes),

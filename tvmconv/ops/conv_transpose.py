@@ -2,33 +2,29 @@
 
 Over one to three spatial axes, grouped or not. It is computed phase by phase
 (:mod:`tvmconv.ops.phases`): the outputs of one residue class modulo the stride are a convolution of
-stride 1 with a subset of the taps, so that the multiply-adds are those of the definition. A phase
-with fewer taps than another has a weight padded to the same size, but the loop over its taps ends
-before the padding: the trips that are left out are not executed, and their zeros never read.
+stride 1 with a subset of the taps, so that the multiply-adds are those of the definition.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.kernel import GROUP, INTERLEAVED, KIND, PHASES, KernelSpec
+from tvmconv.kernel import KernelSpec
 from tvmconv.ops import (
     Array,
     Family,
     Float64,
     PackedWeight,
     Shape,
-    channels,
-    expressions,
     importing,
+    phase_blocks,
+    phase_planes,
     phases,
-    planes,
-    summing,
 )
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
@@ -37,9 +33,6 @@ from tvmconv.problem import Problem
 if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
     from tvmconv.graph.ir import Value
-
-#: Strides of the last axis whose phases a kernel on planes interleaves.
-_INTERLEAVED = (1, 2, 4)
 
 # --- the problem
 
@@ -93,14 +86,15 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     reach = [(size - 1) * stride + span for size, stride, span in steps]
     ends = [low + n for low, n in zip(problem.pads_low, problem.out_spatial, strict=True)]
     whole = np.zeros((batch, problem.co, *map(max, reach, ends)))
+    every = (slice(None),)
     for tap in itertools.product(*map(range, problem.kernel)):
-        products = np.swapaxes(w[(..., *tap)], 1, 2) @ x
+        products = np.swapaxes(w[every * 3 + tap], 1, 2) @ x
         starts = [k * d for k, d in zip(tap, problem.dilation, strict=True)]
         axes = zip(starts, problem.stride, spatial, strict=True)
-        cuts = [slice(at, at + (size - 1) * stride + 1, stride) for at, stride, size in axes]
-        whole[(..., *cuts)] += products.reshape(batch, problem.co, *spatial)
-    cropped = [slice(low, end) for low, end in zip(problem.pads_low, ends, strict=True)]
-    return shared.add_bias(problem, whole[(..., *cropped)], arrays)
+        cuts = (slice(at, at + (size - 1) * stride + 1, stride) for at, stride, size in axes)
+        whole[every * 2 + tuple(cuts)] += products.reshape(batch, problem.co, *spatial)
+    kept = (slice(low, end) for low, end in zip(problem.pads_low, ends, strict=True))
+    return shared.add_bias(problem, whole[every * 2 + tuple(kept)], arrays)
 
 
 def _resolve(problem: Problem) -> Mapping[str, opt.Value]:
@@ -133,293 +127,21 @@ def _resolve(problem: Problem) -> Mapping[str, opt.Value]:
     return {"padding": (*lows, *highs), "output_padding": tuple(extra), "output_shape": ()}
 
 
-# --- the kernel on channel blocks
-
-
-def lanewise(problem: Problem) -> bool:
-    """Whether each input channel is a group of its own."""
-    return problem.groups == problem.ci > 1
-
-
-def packed_shape(problem: Problem, in_block: int, block: int) -> Shape:
-    """Shape of the packed weight: (slots, phases, channels / step, *taps, step, block).
-
-    Without the axes of channels where each channel is a group; on planes (phases, CO, terms).
-    """
-    axes = phases.axes(problem)
-    if block == 1:
-        return (phases.number(axes), problem.co, planes.row_length(taps(problem)))
-    slots, most = -(-problem.co // block), [axis.most for axis in axes]
-    if lanewise(problem):
-        return (slots, phases.number(axes), *most, block)
-    plan = channels.channel_plan(problem, in_block, block)
-    return (slots, phases.number(axes), plan.trips, *most, plan.step, block)
-
-
-def packed_element(
-    problem: Problem, in_block: int, block: int, source: Any, index: Sequence[Any]
-) -> Any:
-    """Element of the packed weight as an expression of the weight as ONNX has it."""
-    from tvmconv._tvm import te, tirx
-
-    if block == 1:
-        raise ValueError(f"{problem}: weights that are known only at run time are for blocks")
-    axes = phases.axes(problem)
-    per_in, per_out = problem.ci // problem.groups, problem.co // problem.groups
-    slot, phase, *rest, lane = index
-    co = slot * block + lane
-    near_co = te.min(co, problem.co - 1)
-    group = near_co // per_out
-    conditions, place = [co < problem.co], []
-    if lanewise(problem):
-        ci, numbers = group, rest
-    else:
-        trip, *numbers, inner = rest
-        plan = channels.channel_plan(problem, in_block, block)
-        channel = channels.channel_start(problem, plan, slot, block) + trip * plan.step + inner
-        conditions += [channel >= group * per_in, channel < (group + 1) * per_in]
-        ci = channel
-    parts = phases.split(phase, [axis.phases for axis in axes])
-    for axis, part, tap in zip(axes, parts, numbers, strict=True):
-        table = [tap for own in axis.taps for tap in (*own, *[-1] * (axis.most - len(own)))]
-        place.append(phases.lookup(table, part * axis.most + tap))
-        conditions.append(place[-1] >= 0)
-    at = (ci, near_co % per_out, *(te.max(tap, 0) for tap in place))
-    return tirx.if_then_else(tirx.all(*conditions), source[at], 0.0)
-
-
-def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
-    """The weight as :func:`packed_shape` says and the bias (slots, block), padded with 0."""
-    problem = Problem.parse(spec.attrs["problem"])
-    block, slots, in_block = spec.output.block, spec.output.own_slots, spec.inputs[0].block
-    groups, per_in = problem.groups, problem.ci // problem.groups
-    weight = constants[0].reshape(groups, per_in, -1, *problem.kernel)
-    weight = np.swapaxes(weight, 1, 2).reshape(problem.co, per_in, *problem.kernel)
-    if block == 1:
-        return [_rows(problem, weight), *constants[1:]]
-    if lanewise(problem):
-        wide = np.zeros((slots * block, 1, *problem.kernel), weight.dtype)
-        wide[: problem.co] = weight
-        shape: Shape = (slots, block, 1, 1)
-    else:
-        plan = channels.channel_plan(problem, in_block, block)
-        wide = channels.widened(problem, plan, weight, block)
-        shape = (slots, block, plan.trips, plan.step)
-    by_phase = _by_phase(phases.axes(problem), wide.reshape(*shape, *problem.kernel))
-    packed = by_phase.reshape(packed_shape(problem, in_block, block))
-    return [packed, *(expressions.pack_channels(bias, slots, block) for bias in constants[1:])]
-
-
-def _by_phase(axes: Sequence[phases.Axis], weight: Array) -> Array:
-    """(slots, *phases, trips, *taps, step, block) of (slots, block, trips, step, *kernel)."""
-    weight = np.pad(weight, [(0, 0)] * 4 + [(0, 1)] * len(axes))  # tap -1 is a zero
-    for place in range(len(axes) - 1, -1, -1):
-        axis = axes[place]
-        table = np.array([(*own, *[-1] * (axis.most - len(own))) for own in axis.taps])
-        weight = np.take(weight, table.reshape(axis.phases, axis.most), axis=4 + place)
-    first = [4 + 2 * place for place in range(len(axes))]
-    order = (0, *first, 2, *(place + 1 for place in first), 3, 1)
-    return np.ascontiguousarray(weight.transpose(order))
-
-
-def _rows(problem: Problem, weight: Array) -> Array:
-    """The weight (CO, CI/groups, kernel) as a row of terms for each phase and output channel."""
-    axes = phases.axes(problem)
-    by_phase = _by_phase(axes, weight.reshape(1, problem.co, -1, 1, *problem.kernel))
-    ordered = np.moveaxis(by_phase.reshape(phases.number(axes), -1, problem.co), 1, 2)
-    packed = np.zeros(packed_shape(problem, 1, 1), weight.dtype)
-    packed[..., : ordered.shape[-1]] = ordered
-    return packed
+# --- the kernel
 
 
 def compute(spec: KernelSpec) -> list[Any]:
-    """The sum over ``rc`` (trips over channels), ``rk0`` … (taps) and ``ri`` (inner channels).
-
-    The result has the axes (batch, slot, phase, *position in the phase, lane); the attribute
-    ``INTERLEAVED`` says where its elements belong.
-
-    Arguments are ``x``, the weight of :func:`packed_shape`, the bias (slots, block) if there is
-    one, the operands of the program, and the output.
-    """
-    from tvmconv._tvm import te
-
-    p = Problem.parse(spec.attrs["problem"])
-    x_layout, out = spec.inputs[0], spec.output
-    if out.block == 1:
-        return _on_planes(spec, p)
-    axes = phases.axes(p)
-    x = expressions.placeholder(x_layout, "x")
-    weight = te.placeholder(packed_shape(p, x_layout.block, out.block), name="weight")
-    bias = te.placeholder((out.own_slots, out.block), name="bias") if p.bias else None
-    counts = [axis.count for axis in axes]
-    shape = (p.batch, out.own_slots, phases.number(axes), *counts, out.block)
-    sums = (_lane_sums if lanewise(p) else _channel_sums)(spec, p, axes, x, weight, shape)
-
-    def locate(n: Any, slot: Any, phase: Any, *rest: Any) -> tuple[Any, ...]:
-        """Index of an element in the output, the nearest one for what a phase has too much."""
-        parts = phases.split(phase, [axis.phases for axis in axes])
-        return (n, slot, *_places(axes, parts, rest[:-1]), rest[-1])
-
-    form = [number for axis in axes for number in (axis.stride, axis.phases, axis.outputs)]
-    operands, output = expressions.finish(
-        spec, lambda *index: sums(*index), bias, shape=shape, locate=locate,
-        attrs={INTERLEAVED: form},
-    )  # fmt: skip
-    return [x, weight, *([] if bias is None else [bias]), *operands, output]
+    """The tensor expression on blocks or on planes."""
+    if spec.output.block == 1:
+        return phase_planes.compute(spec)
+    return phase_blocks.compute(spec)
 
 
-def _places(
-    axes: Sequence[phases.Axis], parts: Sequence[Any], position: Sequence[Any]
-) -> list[Any]:
-    """Where a position of a phase is in the output, or the nearest output if it is not there."""
-    from tvmconv._tvm import te
-
-    found = []
-    for axis, part, q in zip(axes, parts, position, strict=True):
-        place = q * axis.stride + part
-        found.append(te.min(place, axis.outputs - 1) if axis.ragged else place)
-    return found
-
-
-def _position(
-    axes: Sequence[phases.Axis], phase: Any, position: Sequence[Any], taps: Sequence[Any]
-) -> list[Any]:
-    """The input of a tap at a position of a phase."""
-    parts = phases.split(phase, [axis.phases for axis in axes])
-    return [
-        q + phases.lookup(axis.firsts, part) + tap * axis.step
-        for axis, part, q, tap in zip(axes, parts, position, taps, strict=True)
-    ]
-
-
-def _tap_axes(axes: Sequence[phases.Axis]) -> list[Any]:
-    """One reduction axis for each axis of the window, of the taps that the largest phase has."""
-    from tvmconv._tvm import te
-
-    return [te.reduce_axis((0, axis.most), f"rk{i}") for i, axis in enumerate(axes)]
-
-
-def _channel_sums(
-    spec: KernelSpec, p: Problem, axes: Sequence[phases.Axis], x: Any, weight: Any, shape: Shape
-) -> Any:
-    """The sums over channels and taps."""
-    from tvmconv._tvm import te
-
-    layout, block = spec.inputs[0], spec.output.block
-    plan = channels.channel_plan(p, layout.block, block)
-    together = summing.together(plan.trips, plan.step * prod(axis.most for axis in axes))
-    rc, rk = te.reduce_axis((0, together), "rc"), _tap_axes(axes)
-    ri = te.reduce_axis((0, plan.step), "ri")
-
-    def terms(index: tuple[Any, ...], first_trip: Any) -> Any:
-        n, slot, phase, *position, lane = index
-        trip = first_trip + rc
-        channel = channels.channel_start(p, plan, slot, block) + trip * plan.step + ri
-        element = layout.at(x, n, channel, _position(axes, phase, position, rk))
-        return te.sum(element * weight[(slot, phase, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
-
-    kind = "grouped" if any(plan.starts) else "contraction"
-    attrs = {PHASES: phases.form(axes, skipping=True)}
-    return summing.summed(shape, terms, plan.trips, together, kind, attrs)
-
-
-def _lane_sums(
-    spec: KernelSpec, p: Problem, axes: Sequence[phases.Axis], x: Any, weight: Any, shape: Shape
-) -> Any:
-    """The sums over taps, channel by channel."""
-    from tvmconv._tvm import te
-
-    layout, block = spec.inputs[0], spec.output.block
-    rk, multiplier = _tap_axes(axes), p.co // p.ci
-
-    def body(n: Any, slot: Any, phase: Any, *rest: Any) -> Any:
-        *position, lane = rest
-        place = _position(axes, phase, position, rk)
-        if multiplier == 1 and layout.block == block:
-            element = layout.at_slot(x, n, slot, place, (lane,))
-        else:
-            # Lanes past the last channel read that one: their results are never read.
-            channel = te.min((slot * block + lane) // multiplier, p.ci - 1)
-            element = layout.at(x, n, channel, place)
-        return te.sum(element * weight[(slot, phase, *rk, lane)], axis=rk)
-
-    attrs = {KIND: "window", PHASES: phases.form(axes, skipping=False)}
-    return te.compute(shape, body, name="transposed", attrs=attrs)
-
-
-# --- the kernel on planes
-
-
-def fits_planes(problem: Problem) -> bool:
-    """Whether there is a kernel on planes: some whole vectors interleave to a run of a row."""
-    last = phases.axes(problem)[-1]
-    return last.stride in _INTERLEAVED and not last.ragged and not lanewise(problem)
-
-
-def _on_planes(spec: KernelSpec, p: Problem) -> list[Any]:
-    """The sums of every phase, and the output in runs of all phases of the last axis.
-
-    The weight is (phases, CO, terms of a sum padded by zeros), the bias (CO,).
-    """
-    from tvmconv._tvm import te
-
-    axes = phases.axes(p)
-    x = expressions.placeholder(spec.inputs[0], "x")
-    weight = te.placeholder(packed_shape(p, 1, 1), name="weight")
-    bias = te.placeholder((p.co,), name="bias") if p.bias else None
-    at = _reader(spec, axes, x)
-    per_in, per_out = p.ci // p.groups, p.co // p.groups
-    together = summing.together(per_in, prod(axis.most for axis in axes))
-    rc, rk = te.reduce_axis((0, together), "rc"), _tap_axes(axes)
-
-    def terms(index: tuple[Any, ...], first: Any) -> Any:
-        n, co, phase, *position = index
-        channel = term = first + rc
-        if p.groups > 1:
-            channel = co // per_out * per_in + channel
-        for axis, tap in zip(axes, rk, strict=True):
-            term = term * axis.most + tap
-        element = at(n, channel, _position(axes, phase, position, rk))
-        return te.sum(element * weight[phase, co, term], axis=[rc, *rk])
-
-    last, counts = axes[-1], [axis.count for axis in axes]
-    attrs = {PHASES: phases.form(axes, skipping=False)}
-    shape = (p.batch, p.co, phases.number(axes), *counts)
-    sums = summing.summed(shape, terms, per_in, together, "planes", attrs)
-
-    def result(n: Any, co: Any, phase: Any, *rest: Any) -> Any:
-        value = sums(n, co, phase * last.phases + rest[-1], *rest[:-1])
-        return value if bias is None else value + bias[co]
-
-    def locate(n: Any, co: Any, phase: Any, *rest: Any) -> tuple[Any, ...]:
-        parts = phases.split(phase, [axis.phases for axis in axes[:-1]])
-        return (n, co, *_places(axes, [*parts, rest[-1]], rest[:-1]))
-
-    form = [number for axis in axes for number in (axis.stride, axis.phases, axis.outputs)]
-    form[-2] = 0
-    shape = (p.batch, p.co, phases.number(axes[:-1]), *counts, last.phases)
-    operands, output = expressions.finish(
-        spec, result, shape=shape, locate=locate, attrs={INTERLEAVED: form, GROUP: per_out}
-    )
-    return [x, weight, *([] if bias is None else [bias]), *operands, output]
-
-
-def _reader(spec: KernelSpec, axes: Sequence[phases.Axis], x: Any) -> Callable[..., Any]:
-    """``at(n, channel, position)``: an element of the input, from a copy with zeros if need be."""
-    layout, reaches = spec.inputs[0], [axis.reach for axis in axes]
-    lows = [max(0, -low) for low, _ in reaches]
-    highs = [max(0, high + 1 - n) for (_, high), n in zip(reaches, layout.shape[2:], strict=True)]
-    if not any((*lows, *highs)):
-        return lambda n, channel, position: layout.at(x, n, channel, position)
-    ends = zip(lows, layout.shape[2:], highs, strict=True)
-    *rows, columns = (low + size + high for low, size, high in ends)
-    copy = planes.padded(layout, x, lows, (*rows, 1, columns))
-
-    def at(n: Any, channel: Any, position: Sequence[Any]) -> Any:
-        *outer, column = (q + low for q, low in zip(position, lows, strict=True))
-        return copy[(n, channel, *outer, 0, column)]
-
-    return at
+def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
+    """The weight and the bias as the kernel reads them."""
+    if spec.output.block == 1:
+        return phase_planes.pack(spec, constants)
+    return phase_blocks.pack(spec, constants)
 
 
 # --- the importer
@@ -547,7 +269,7 @@ shared.register_family(
     bad_cases=BAD_CASES,
     compute=compute,
     pack=pack,
-    packed_weight=PackedWeight(packed_shape, packed_element),
+    packed_weight=PackedWeight(phase_blocks.packed_shape, phase_blocks.packed_element),
     layout="any",
     planes=True,
 )

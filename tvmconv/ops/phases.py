@@ -16,9 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
+import numpy as np
+
+from tvmconv.ops import Array
 from tvmconv.problem import Problem
 
 
@@ -118,17 +121,38 @@ def halo(problem: Problem) -> tuple[list[int], list[int]]:
     return lows, [max(0, high - size + 1) for (_, high), size in reaches]
 
 
+def lanewise(problem: Problem) -> bool:
+    """Whether each input channel is a group of its own."""
+    return problem.groups == problem.ci > 1
+
+
+def as_conv(problem: Problem, weight: Array) -> Array:
+    """A weight (CI, CO/groups, kernel) as (CO, CI/groups, kernel)."""
+    groups, per_in = problem.groups, problem.ci // problem.groups
+    grouped = weight.reshape(groups, per_in, -1, *problem.kernel)
+    return np.swapaxes(grouped, 1, 2).reshape(problem.co, per_in, *problem.kernel)
+
+
+def by_phase(axes: Sequence[Axis], weight: Array) -> Array:
+    """(slots, *phases, trips, *taps, step, block) of (slots, block, trips, step, *kernel)."""
+    weight = np.pad(weight, [(0, 0)] * 4 + [(0, 1)] * len(axes))  # tap -1 is a zero
+    for place in range(len(axes) - 1, -1, -1):
+        axis = axes[place]
+        table = np.array([(*own, *[-1] * (axis.most - len(own))) for own in axis.taps])
+        weight = np.take(weight, table.reshape(axis.phases, axis.most), axis=4 + place)
+    first = [4 + 2 * place for place in range(len(axes))]
+    order = (0, *first, 2, *(place + 1 for place in first), 3, 1)
+    return np.ascontiguousarray(weight.transpose(order))
+
+
 def number(parts: Sequence[Axis]) -> int:
     """Phases of all axes together."""
-    found = 1
-    for axis in parts:
-        found *= axis.phases
-    return found
+    return prod(axis.phases for axis in parts)
 
 
 def split(phase: Any, counts: Sequence[int]) -> list[Any]:
     """The phase along each axis, of one of all axes together; the last axis is counted first."""
-    found = []
+    found: list[Any] = []
     for count in reversed(counts):
         found.append(phase % count if len(found) + 1 < len(counts) else phase)
         phase = phase // count
@@ -144,6 +168,35 @@ def lookup(table: Sequence[int], index: Any) -> Any:
         if table[place - 1] != table[place]:
             value = tirx.Select(index < place, tirx.const(table[place - 1], "int32"), value)
     return value
+
+
+def tap_axes(axes: Sequence[Axis]) -> list[Any]:
+    """One reduction axis for each axis of the window, of the taps that the largest phase has."""
+    from tvmconv._tvm import te
+
+    return [te.reduce_axis((0, axis.most), f"rk{i}") for i, axis in enumerate(axes)]
+
+
+def position(
+    axes: Sequence[Axis], phase: Any, place: Sequence[Any], taps: Sequence[Any]
+) -> list[Any]:
+    """The input of a tap at a position of a phase."""
+    parts = split(phase, [axis.phases for axis in axes])
+    return [
+        q + lookup(axis.firsts, part) + tap * axis.step
+        for axis, part, q, tap in zip(axes, parts, place, taps, strict=True)
+    ]
+
+
+def places(axes: Sequence[Axis], parts: Sequence[Any], position: Sequence[Any]) -> list[Any]:
+    """Where a position of a phase is in the output, or the nearest output if it is not there."""
+    from tvmconv._tvm import te
+
+    found = []
+    for axis, part, q in zip(axes, parts, position, strict=True):
+        place = q * axis.stride + part
+        found.append(te.min(place, axis.outputs - 1) if axis.ragged else place)
+    return found
 
 
 @dataclass(frozen=True)

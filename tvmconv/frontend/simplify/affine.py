@@ -20,8 +20,9 @@ from tvmconv.problem import Problem
 
 Array = npt.NDArray[Any]
 
-#: Operators whose weight has the output channels on axis 0, and whose bias is one number a channel.
-FOLDS_INTO = frozenset({"conv", "depthwise_conv", "dense"})
+#: Operators whose weight has the output channels on axis 0, and whose bias is one number a channel;
+#: a transposed convolution's weight has the input channels first.
+FOLDS_INTO = frozenset({"conv", "conv_transpose", "depthwise_conv", "dense"})
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,13 @@ def _fold(host: Node, chain: Affine, output: Value, budget: ConstantBudget) -> N
     weight, *biases = (value for value in host.inputs[1:])
     if problem.activation or weight.data is None:
         return None
-    channels = weight.shape[0]
+    channels = host.output.shape[1]
     scale = np.broadcast_to(chain.scale, (channels,))
     new_weight = weight
     if (scale != 1).any():
         if not budget.take(weight.data.nbytes):
             return None
-        wide = scale.astype(weight.dtype).reshape((-1,) + (1,) * (len(weight.shape) - 1))
+        wide = _along_weight(host, problem, scale.astype(weight.dtype))
         new_weight = Value(f"{output.name}:weight", weight.shape, weight.dtype, weight.data * wide)
     bias = np.zeros(channels)
     for value in biases:
@@ -150,6 +151,15 @@ def _fold(host: Node, chain: Affine, output: Value, budget: ConstantBudget) -> N
     new_bias = Value(f"{output.name}:bias", data.shape, weight.dtype, data)
     attrs = {**host.attrs, "problem": problem.replace(bias=True).text}
     return Node(host.op, [host.inputs[0], new_weight, new_bias], output, attrs, host.name)
+
+
+def _along_weight(host: Node, problem: Problem, scale: Array) -> Array:
+    """A factor for each output channel, as an array that broadcasts to the weight."""
+    taps = (1,) * problem.rank
+    if host.op != "conv_transpose":
+        return scale.reshape(-1, 1, *taps)
+    by_input = np.repeat(scale.reshape(problem.groups, -1), problem.ci // problem.groups, axis=0)
+    return by_input.reshape(*by_input.shape, *taps)
 
 
 def _unfolded(chain: Affine, output: Value) -> list[Node]:
