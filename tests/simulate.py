@@ -207,8 +207,5 @@ def _reference(node: Node, arrays: list[Array], operands: list[Array]) -> Array:
         return operator.reference([*arrays, *operands], node.attrs)
     if node.op not in FAMILY and node.op != "lrn":
         return np.asarray(operator.reference([*arrays, *operands], node.attrs))
-    if "shuffled" in node.attrs:
-        shuffle = ops.get("channel_shuffle").reference
-        arrays[0] = shuffle(arrays[:1], {"groups": node.attrs["shuffled"]})
     result = np.asarray(operator.reference(arrays, node.attrs))
     return ops.get("elementwise").reference([result, *operands], {"program": program})

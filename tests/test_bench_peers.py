@@ -32,7 +32,7 @@ PROBLEMS = (
     "conv2d:2x8x5x5:8x1x1",
     "conv1d:1x8x40:8x5:dilation=3",
     "conv2d_transpose:1x8x5x6:6x3x3:stride=2:padding=1:output_padding=1:bias=true:activation=relu",
-    "conv2d_transpose:1x8x5x5:16x4x4:stride=2:padding=1:groups=8",
+    "conv2d_transpose:1x8x5x5:16x4x4:stride=2:padding=1",
     "conv1d_transpose:1x8x9:4x5:stride=3",
     "max_pool2d:1x8x9x9:3x3:stride=2:padding=0,0,1,1",
     "avg_pool2d:1x8x9x9:3x3:stride=2:padding=1",
@@ -46,6 +46,7 @@ REFUSED = {
     "ncnn": {
         "conv2d:2x8x5x5:8x1x1": "batch 1",
         "conv1d:1x8x40:8x5:dilation=3": "2-D layers",
+        "conv1d_transpose:1x8x9:4x5:stride=3": "2-D layers",
         "max_pool2d:1x8x9x9:2x2:stride=2:ceil_mode=true": "ceil_mode",
     },
     "torch": {"max_pool2d:1x8x9x9:2x2:stride=2:ceil_mode=true": "ceil_mode"},
@@ -53,6 +54,7 @@ REFUSED = {
 REFUSED["torch-channels-last"] = {
     **REFUSED["torch"],
     "conv1d:1x8x40:8x5:dilation=3": "2-D layers",
+    "conv1d_transpose:1x8x9:4x5:stride=3": "2-D layers",
     "dense:1x32:10:bias=true:activation=relu": "2-D layers",
 }
 INSTALLED = [name for name, peer in PEERS.items() if importlib.util.find_spec(peer.module)]

@@ -16,7 +16,7 @@ from tests.kernels import Compiled, host, problem_kernel, problem_spec, trials
 from tvmconv.codegen import kernels, tir
 from tvmconv.errors import InputError
 from tvmconv.kernel import KernelSpec, canonical_json
-from tvmconv.ops import channels, expressions
+from tvmconv.ops import channels, expressions, phases
 from tvmconv.problem import Problem
 
 Mutant = Callable[[KernelSpec, pytest.MonkeyPatch], Any]
@@ -31,7 +31,7 @@ PROBLEMS = [
     "conv3d:1x4x5x6x6:6x3x3x3:stride=1,2,2:padding=1",
     "conv2d:1x256x3x3:16x3x3:padding=1",
     "depthwise_conv2d:2x12x9x8:24x3x3:stride=1,2:padding=1:bias=true:activation=hardswish",
-    "conv2d_transpose:1x24x4x4:24x4x3:stride=2:padding=1:groups=2:bias=true:activation=relu",
+    "conv2d_transpose:1x24x4x4:24x4x3:stride=2:padding=1:groups=4:bias=true:activation=relu",
     "max_pool2d:2x6x9x8:3x3:stride=2,1:padding=1",
     "avg_pool2d:2x6x9x8:3x3:stride=2,1:padding=1",
     "global_avg_pool2d:2x17x5x5",
@@ -83,7 +83,8 @@ def swapped_strides(spec: KernelSpec, patch: pytest.MonkeyPatch) -> Any:
 
 def wrong_dilation(spec: KernelSpec, patch: pytest.MonkeyPatch) -> Any:
     problem = Problem.parse(spec.attrs["problem"])
-    if problem.option("dilation") is None or problem.op == "avg_pool":
+    # Taps of other phases make a weight of another shape.
+    if problem.option("dilation") is None or problem.op in ("avg_pool", "conv_transpose"):
         return None
     pads = [low + 3 for low in problem.pads_low + problem.pads_high]
     attrs = {"dilation": [d + 1 for d in problem.dilation]}
@@ -97,9 +98,13 @@ def dropped_tap(spec: KernelSpec, patch: pytest.MonkeyPatch) -> Any:
     problem = Problem.parse(spec.attrs["problem"])
     if not problem.kernel:
         return None
-    extents = [*problem.kernel[:-1], problem.kernel[-1] - 1]
+    extents = [*problem.kernel]
+    if problem.family.transposed:
+        extents = [axis.most for axis in phases.axes(problem)]
+    extents[-1] -= 1
     axes = [te.reduce_axis((0, extent), f"rk{i}") for i, extent in enumerate(extents)]
     patch.setattr(expressions, "tap_axes", lambda problem: axes)
+    patch.setattr(phases, "tap_axes", lambda problem: axes)
     return scheduled(spec)
 
 
@@ -146,7 +151,9 @@ def forgotten_bias(spec: KernelSpec, patch: pytest.MonkeyPatch) -> Any:
     if not Problem.parse(spec.attrs["problem"]).bias:
         return None
     finish = expressions.finish
-    patch.setattr(expressions, "finish", lambda spec, result, bias: finish(spec, result))
+    patch.setattr(
+        expressions, "finish", lambda spec, result, bias, **rest: finish(spec, result, **rest)
+    )
     return scheduled(spec)
 
 

@@ -260,14 +260,14 @@ def to_onnx(problem: Problem) -> onnx.ModelProto:
 def evaluator_is_wrong(problem: Problem) -> bool:
     """Where ONNX 1.23's evaluator does not compute what its operators' text says.
 
-    Maxima with unit strides, and over whole maps, are written for two axes. Groups of a transposed
-    convolution take the weight of others, and give one channel each. And where ceil mode's
-    last window of an average reaches 2 or more elements beyond the padding, half of that is put
-    before the input, which moves all windows.
+    Maxima with unit strides, and over whole maps, are written for two axes, whose paddings they
+    take in another order. Groups of a transposed convolution take the weight of others, and give
+    one channel each. And where ceil mode's last window of an average reaches 2 or more elements
+    beyond the padding, half of that is put before the input, which moves all windows.
     """
     if problem.family.arithmetic == "maximum":
         unit = set(problem.stride + problem.dilation) == {1}
-        return unit and problem.rank != 2
+        return unit and (problem.rank != 2 or problem.pads_low[1] != problem.pads_high[0])
     if problem.family.transposed:
         return problem.groups > 1
     if not problem.ceil_mode:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def validate(problem: Problem) -> None:
-    """Refuse groups that do not divide the channels, and an output padding that is too long."""
+    """Refuse groups that do not divide the channels, long output padding and a very long stride."""
     for name, count in (("input", problem.ci), ("output", problem.co)):
         if count % problem.groups:
             problem.fail("groups", f"must divide the {count} {name} channels,"
@@ -48,6 +47,9 @@ def validate(problem: Problem) -> None:
         if more >= max(stride, dilation):
             problem.fail("output_padding", f"must be less than the stride {stride} or the dilation"
                          f" {dilation}, got {more}")  # fmt: skip
+    for stride in problem.stride:
+        if stride > phases.MAX_PHASES:
+            problem.fail("stride", f"must be at most {phases.MAX_PHASES}, got {stride}")
 
 
 def inputs(problem: Problem) -> dict[str, Shape]:
@@ -72,8 +74,7 @@ def out_spatial(problem: Problem) -> Shape:
 
 def taps(problem: Problem) -> int:
     """Terms of an output element of the phase that has most: its taps times channels of a group."""
-    most = prod(axis.most for axis in phases.axes(problem))
-    return most * (problem.ci // problem.groups)
+    return phases.most_taps(problem) * (problem.ci // problem.groups)
 
 
 def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
@@ -248,6 +249,7 @@ BAD_CASES = (
     ("conv2d_transpose:1x8x9x9:9x3x3:groups=2", "groups must divide the 9 output channels, got 2"),
     ("conv2d_transpose:1x8x9x9:8x3x3:stride=2:output_padding=2", "output_padding must be less than"
      " the stride 2 or the dilation 1, got 2"),
+    ("conv1d_transpose:1x1x2:1x1:stride=2000000000", "stride must be at most 4096, got 2000000000"),
     ("conv2d_transpose:1x8x2x2:8x3x3:padding=2", "padding leaves an output of size 0 on axis 0"),
     ("conv2d_transpose:1x8x9x9:8x1x1:stride=3:padding=same_upper", "padding is ambiguous in ONNX"
      " where it asks for 27 elements on axis 0 and there are 25"),

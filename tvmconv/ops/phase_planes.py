@@ -95,13 +95,14 @@ def compute(spec: KernelSpec) -> list[Any]:
 
 def _reader(spec: KernelSpec, axes: Sequence[phases.Axis], x: Any) -> Callable[..., Any]:
     """``at(n, channel, position)``: an element of the input, from a copy with zeros if need be."""
-    layout, reaches = spec.inputs[0], [axis.reach for axis in axes]
-    lows = [max(0, -low) for low, _ in reaches]
-    highs = [max(0, high + 1 - n) for (_, high), n in zip(reaches, layout.shape[2:], strict=True)]
-    if not any((*lows, *highs)):
+    layout = spec.inputs[0]
+    reaches = [(axis.reach, size) for axis, size in zip(axes, layout.shape[2:], strict=True)]
+    if all(low >= 0 and high < size for (low, high), size in reaches):
         return lambda n, channel, position: layout.at(x, n, channel, position)
-    ends = zip(lows, layout.shape[2:], highs, strict=True)
-    *rows, columns = (low + size + high for low, size, high in ends)
+    # The rows of a strip are those that its phases might read if they had all taps.
+    windows = [axis.window for axis in axes]
+    lows = [-low for low, _ in windows]
+    *rows, columns = (high - low + 1 for low, high in windows)
     copy = planes.padded(layout, x, lows, (*rows, 1, columns))
 
     def at(n: Any, channel: Any, position: Sequence[Any]) -> Any:

@@ -24,6 +24,9 @@ import numpy as np
 from tvmconv.ops import Array
 from tvmconv.problem import Problem
 
+#: Phases of one axis, at most: kernels and their weights have tables of them.
+MAX_PHASES = 4096
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -76,6 +79,12 @@ class Axis:
         return max(1, *self.counts)
 
     @property
+    def window(self) -> tuple[int, int]:
+        """As :attr:`reach`, if every phase had as many taps as the one that has most."""
+        last = max(self.firsts) + (self.most - 1) * self.step
+        return min(self.firsts), last + self.count - 1
+
+    @property
     def reach(self) -> tuple[int, int]:
         """First and last input that is read, inside of the axis or not."""
         used = [(first, n) for first, n in zip(self.firsts, self.counts, strict=True) if n]
@@ -83,6 +92,19 @@ class Axis:
             return 0, 0
         last = max(first + (n - 1) * self.step for first, n in used)
         return min(first for first, _ in used), last + self.count - 1
+
+
+def most_taps(problem: Problem) -> int:
+    """Taps of the phase that has most, without counting the phases."""
+    steps = zip(problem.kernel, problem.stride, problem.dilation, strict=True)
+    taps = [-(-kernel * gcd(stride, dilation) // stride) for kernel, stride, dilation in steps]
+    axes = zip(problem.in_spatial, problem.out_spatial, problem.dilation, taps, strict=True)
+    return prod(1 if _single(*sizes) else most for *sizes, most in axes)
+
+
+def _single(inputs: int, outputs: int, dilation: int) -> bool:
+    """Whether each output is a phase, of a tap or none: any stride does for a single input."""
+    return inputs == dilation == 1 and outputs <= MAX_PHASES
 
 
 def axes(problem: Problem) -> tuple[Axis, ...]:
@@ -102,12 +124,15 @@ def axes(problem: Problem) -> tuple[Axis, ...]:
 
 
 def _axis(inputs: int, outputs: int, kernel: int, stride: int, dilation: int, low: int) -> Axis:
-    if inputs == 1:  # Every stride is the same: let each output be a phase, of one tap or none.
-        stride = max(outputs + low, (kernel - 1) * dilation + 1)
+    if _single(inputs, outputs, dilation):
+        stride = max(outputs + low, kernel)
+    by_residue: dict[int, list[int]] = {}
+    for k in reversed(range(kernel)):
+        by_residue.setdefault(k * dilation % stride, []).append(k)
     firsts, taps = [], []
     for phase in range(min(stride, outputs)):
         offset = phase + low
-        own = [k for k in range(kernel) if k * dilation % stride == offset % stride][::-1]
+        own = by_residue.get(offset % stride, [])
         taps.append(tuple(own))
         firsts.append((offset - own[0] * dilation) // stride if own else 0)
     step = dilation // gcd(stride, dilation)
