@@ -303,11 +303,20 @@ _RUN = 64
 
 
 def schedule_map(sch: TVMObject, block: TVMObject, parallel: bool, blocked: bool) -> None:
-    """Share an elementwise loop nest among the threads, and vectorise the lanes if blocked."""
+    """Share an elementwise loop nest among the threads, and vectorise the lanes if blocked.
+
+    A reduction runs along the innermost axis that is not reduced, so that neighbours are read, and
+    combined, together.
+    """
     loops = list(sch.get_loops(block))
     sums = sum(v.iter_type == _REDUCE for v in sch.get(block).iter_vars)
-    if sums:
-        loops = loops[:-sums]
+    if sums and len(loops) > sums:
+        *loops, along = loops[: len(loops) - sums]
+        reduce = sch.get_loops(block)[-sums:]
+        sch.reorder(*reduce, along)
+        sch.decompose_reduction(block, reduce[0])
+    elif sums:
+        loops = []
     elif blocked and len(loops) > 1:
         sch.vectorize(loops[-1])
         loops = loops[:-1]

@@ -288,10 +288,14 @@ def shuffle(m: GraphMaker) -> None:
     m.emit("channel_shuffle", [x], {"groups": m.pick(groups)})
 
 
-def mean(m: GraphMaker) -> None:
+def reduction(m: GraphMaker) -> None:
     x = m.value(lambda v: len(v.shape) > 1)
     axes = [k for k in range(len(x.shape)) if m.chance(0.5)] or [len(x.shape) - 1]
-    m.emit("reduce_mean", [x], {"axes": axes, "keepdims": m.chance(0.6)})
+    m.emit(
+        m.pick(("reduce_mean", "reduce_sum", "reduce_max", "reduce_l2")),
+        [x],
+        {"axes": axes, "keepdims": m.chance(0.6)},
+    )
 
 
 def pad(m: GraphMaker) -> None:
@@ -312,7 +316,7 @@ def cut(m: GraphMaker) -> None:
 _MAKERS: tuple[tuple[Callable[[GraphMaker], None], int], ...] = (
     (conv, 6), (pointwise, 3), (depthwise, 2), (transposed, 1), (pool, 3), (global_pool, 1),
     (dense, 2), (flatten, 2), (reshape, 2), (transpose, 1), (concat, 4), (branches, 3), (unary, 4),
-    (binary, 6), (per_channel, 2), (normalize, 1), (shuffle, 1), (mean, 1), (pad, 1), (cut, 1),
+    (binary, 6), (per_channel, 2), (normalize, 1), (shuffle, 1), (reduction, 1), (pad, 1), (cut, 1),
 )  # fmt: skip
 
 

@@ -64,6 +64,11 @@ def sliced(layout: Layout, before: int = 1, after: int = 1) -> Layout:
     return replace(layout, slots=before + layout.own_slots + after, first=before)
 
 
+def unwritten(dtype: str) -> float:
+    """What a buffer holds before a kernel writes there: NaN, or 1 where there is none."""
+    return np.nan if np.dtype(dtype).kind == "f" else 1
+
+
 # --- descriptions
 
 
@@ -86,7 +91,8 @@ class Kernel:
 
     def arguments(self) -> list[Array]:
         """The buffers in the order of the kernel's arguments; the last is for the output."""
-        output = np.full(self.spec.output.buffer_shape, np.nan, self.spec.output.dtype)
+        layout = self.spec.output
+        output = np.full(layout.buffer_shape, unwritten(layout.dtype), layout.dtype)
         return [*arguments(self.spec, self.data, self.constants), output]
 
 
@@ -143,8 +149,13 @@ def case_kernels(name: str, case: Case, arrays: Sequence[Array]) -> list[Kernel]
     blocks = blocks if len(shape) > 1 else [1]
     kernels = []
     for block in blocks:
-        layouts = tuple(Layout(array.shape, block if array.ndim > 1 else 1) for array in data)
-        output = Layout(shape, block)
+        layouts = tuple(
+            Layout(array.shape, block if array.ndim > 1 else 1, dtype=str(array.dtype))
+            for array in data
+        )
+        rule = operator.output_dtype
+        dtype = rule([layout.dtype for layout in layouts]) if rule else "float32"
+        output = Layout(shape, block, dtype=dtype)
         spec = KernelSpec(op, canonical_json(attrs), layouts, output)
         kernels.append(Kernel(spec, tuple(data)))
     return kernels
@@ -191,13 +202,14 @@ class Compiled:
         """
         from tvmconv._tvm import tvm
 
-        arguments = [np.ascontiguousarray(array) for array in kernel.arguments()]
+        arguments = [np.asarray(array, order="C") for array in kernel.arguments()]
         tensors = [tvm.runtime.tensor(array) for array in arguments]
         self.module[f"k{number}"](*tensors)
         buffer, layout = np.array(tensors[-1].numpy()), kernel.spec.output
         got = unpack(buffer, layout).copy()
-        own_region(buffer, layout)[...] = np.nan
-        assert np.isnan(buffer).all(), f"{kernel.spec.op} wrote outside its output"
+        own_region(buffer, layout)[...] = unwritten(layout.dtype)
+        same = np.isnan(buffer) if buffer.dtype.kind == "f" else buffer == 1
+        assert same.all(), f"{kernel.spec.op} wrote outside its output"
         return got
 
     @property
@@ -230,7 +242,7 @@ def run(kernels: Sequence[Kernel], target: Target | None = None) -> list[Array]:
 
 def reference(kernel: Kernel) -> Array:
     """What a kernel of an operator without a family has to give, in float64."""
-    data = [array.astype(np.float64) for array in kernel.data]
+    data = [a if a.dtype == bool else a.astype(np.float64) for a in kernel.data]
     return np.asarray(ops.get(kernel.spec.op).reference(data, kernel.spec.attrs))
 
 

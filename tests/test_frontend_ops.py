@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import zip_longest
 
 import numpy as np
 import pytest
@@ -25,10 +26,12 @@ def test_case(name: str, case: Case) -> None:
     """The reference has the shape that is announced, the dtype of x, and no side effects."""
     operator = ops.get(name)
     arrays = [normal(*shape, seed=i) for i, shape in enumerate(case.shapes)]
+    arrays = [a > 0 if d == "bool" else a for a, d in zip_longest(arrays, case.dtypes)]
     copies = [array.copy() for array in arrays]
     result = operator.reference(arrays, case.attrs)
     assert result.shape == operator.output_shape(case.shapes, case.attrs)
-    assert result.dtype == np.float32
+    dtypes = [str(array.dtype) for array in arrays]
+    assert result.dtype == (operator.output_dtype(dtypes) if operator.output_dtype else "float32")
     for array, copy in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
     assert json.loads(json.dumps(case.attrs)) == case.attrs
@@ -119,6 +122,45 @@ VERSIONS = [
     ("y = ReduceMean(x, a);", 18, {"a": ints(1)}),
     ("y = ReduceMean(x);", 18, {}),
     ("y = ReduceMean<noop_with_empty_axes=1>(x);", 18, {}),
+    ("y = ReduceSum<axes=[1]>(x);", 11, {}),
+    ("y = ReduceSum<keepdims=0>(x, a);", 13, {"a": ints(-1, 0)}),
+    ("y = ReduceMax<axes=[2,3]>(x);", 13, {}),
+    ("y = ReduceMin(x);", 18, {}),
+    ("y = ReduceProd(x, a);", 18, {"a": ints(2)}),
+    ("y = ReduceL1<keepdims=0>(x, a);", 18, {"a": ints(1, 2)}),
+    ("y = ReduceL2(x, a);", 18, {"a": ints(0, 2, 3)}),
+    ("y = ReduceL2<noop_with_empty_axes=1>(x);", 18, {}),
+    ("y = ReduceSumSquare<noop_with_empty_axes=1>(x);", 18, {}),
+    ("e = Exp(x); y = ReduceLogSum<keepdims=0>(e, a);", 18, {"a": ints(1)}),
+    ("y = ReduceLogSumExp(x, a);", 18, {"a": ints(1)}),
+    ("y = InstanceNormalization(x, k, k);", 9, {"k": normal(3)}),
+    ("y = GroupNormalization<num_groups=1>(x, k, k);", 21, {"k": normal(3)}),
+    ("y = LayerNormalization<axis=2>(x, k, k);", 17, {"k": normal(8, 8)}),
+    ("a, y = LayerNormalization(x, k);", 17, {"k": normal(8)}),
+    ("y = MeanVarianceNormalization(x);", 13, {}),
+    ("e = Exp(x); y = LpNormalization<axis=1, p=1>(e);", 13, {}),
+    ("y = RMSNormalization(x, k);", 23, {"k": normal(8)}),
+    ("y = DepthToSpace<blocksize=2>(r);", 13, {"r": normal(1, 12, 2, 3)}),
+    ("y = SpaceToDepth<blocksize=2>(x);", 13, {}),
+    ("y = Expand(x, s);", 13, {"s": ints(2, 1, 8, 8)}),
+    ("y = Tile(x, s);", 13, {"s": ints(1, 2, 1, 3)}),
+    ("a = ReduceMax(x); b = ReduceMin(x); y = Clip(x, b, a);", 13, {}),
+    ("a = Neg(x); y = MatMul(x, a);", 13, {}),
+    ("y = MatMul(x, k);", 13, {"k": normal(2, 1, 8, 5)}),
+    ("y = MatMul(k, x);", 13, {"k": normal(8)}),
+    ("y = MatMul(x, k);", 13, {"k": normal(8)}),
+    ("c = Less(x, k); n = Not(c); y = Where(n, x, k);", 13, {"k": normal(3, 1, 1)}),
+    ("a = Greater(x, k); b = Less(x, k); c = Or(a, b); y = Cast<to=1>(c);", 13, {"k": normal(8)}),
+    ("y = Mod<fmod=1>(x, k);", 13, {"k": normal(3, 1, 1)}),
+    ("y = ThresholdedRelu<alpha=0.5>(x);", 10, {}),
+    ("y = Shrink<bias=0.25>(x);", 9, {}),
+    (
+        "a = ArgMax<axis=1, keepdims=0>(x); s = Cast<to=1>(o); b = Shape(a); y = Reshape(x, t);",
+        13,
+        {"o": ints(1), "t": ints(-1)},
+    ),
+    ("y = Round(x);", 11, {}),
+    ("a = Floor(x); b = Ceil(x); c = Sign(x); y = Sum(a, b, c);", 13, {}),
     ("y = Slice<starts=[1,-3], ends=[99,-1], axes=[2,3]>(x);", 9, {}),
     ("y = Slice<starts=[0,1], ends=[1,2]>(x);", 9, {}),
     (

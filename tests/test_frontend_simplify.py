@@ -217,8 +217,9 @@ def test_padding_merges(body: str, ops: list[str], problem: str) -> None:
     ("body", "ops"),
     [
         ("y = ReduceMean<axes=[2,3]>(x);", ["global_avg_pool"]),
+        ("y = ReduceMax<axes=[2,3]>(x);", ["global_max_pool"]),
         ("y = ReduceMean<axes=[3,2], keepdims=0>(x);", ["global_avg_pool", "reshape"]),
-        ("y = ReduceMean<axes=[1]>(x);", ["reduce_mean"]),
+        ("y = ReduceMean<axes=[1]>(x);", ["reshape", "reduce_mean", "reshape"]),
         ("y = AveragePool<kernel_shape=[8,8]>(x);", ["global_avg_pool"]),
         ("y = MaxPool<kernel_shape=[8,8]>(x);", ["global_max_pool"]),
         ("y = AveragePool<kernel_shape=[8,8], pads=[0,0,1,1]>(x);", ["avg_pool"]),

@@ -136,7 +136,9 @@ def test_bias_may_be_left_out_by_name() -> None:
         ("Gemm", [(2, 5, 1), (5, 3)], {}, "A and B must have 2 axes"),
         ("Gemm", [(2, 5), (5, 3)], {"broadcast": 1}, "unknown attribute 'broadcast'"),
         ("MatMul", [(2, 5), (4, 3)], {}, "the left side has 5 columns, the right 4 rows"),
-        ("MatMul", [(2, 5), (5,)], {}, "the right-hand side must have 2 axes"),
+        ("MatMul", [(2, 5), (4,)], {}, "the left side has 5 columns, the right 4 rows"),
+        ("MatMul", [(2, 5), ()], {}, "takes no scalars"),
+        ("MatMul", [(2, 3, 5), (4, 5, 2)], {}, "shapes 2 and 4 cannot be broadcast"),
     ],
 )  # fmt: skip
 def test_refused(
@@ -155,22 +157,22 @@ def test_other_refusals() -> None:
     imported("MaxPool", [variable(1, 4, 9)], ("y", ""), kernel_shape=[2])
     with pytest.raises(InputError, match="dtype must be one of float32, got 'int8'"):
         imported("MaxPool", [Value("x", (1, 4, 9), "int8")], kernel_shape=[2])
-    with pytest.raises(InputError, match=r"the right-hand side .* must be a constant"):
-        imported("MatMul", [variable(2, 5), variable(5, 3)])
-    with pytest.raises(InputError, match=r"the weight B .* must be a constant"):
-        imported("Gemm", [variable(2, 5), variable(5, 3)])
 
 
 @pytest.mark.parametrize("c_shape", [None, (), (1,), (3,), (1, 3), (2, 1), (2, 3)])
 @pytest.mark.parametrize("c_constant", [True, False])
+@pytest.mark.parametrize("b_constant", [True, False])
 @pytest.mark.parametrize(
     "attrs",
     [{}, {"alpha": 0.5, "beta": 2.0}, {"transA": 1, "transB": 1}, {"beta": 0.0, "transB": 1}],
     ids=str,
 )
-def test_gemm(c_shape: tuple[int, ...] | None, c_constant: bool, attrs: dict[str, Any]) -> None:
+def test_gemm(
+    c_shape: tuple[int, ...] | None, b_constant: bool, c_constant: bool, attrs: dict[str, Any]
+) -> None:
     a_shape = (5, 2) if attrs.get("transA") else (2, 5)
-    b = constant(*((3, 5) if attrs.get("transB") else (5, 3)))
+    b_shape = (3, 5) if attrs.get("transB") else (5, 3)
+    b = constant(*b_shape) if b_constant else variable(*b_shape)
     a = variable(*a_shape)
     c = None if c_shape is None else (constant(*c_shape) if c_constant else variable(*c_shape))
     value, builder = imported("Gemm", [a, b, c], **attrs)
@@ -178,9 +180,9 @@ def test_gemm(c_shape: tuple[int, ...] | None, c_constant: bool, attrs: dict[str
     known = {a: RNG.integers(-9, 9, a_shape).astype(np.float32)}
     if c is not None:
         known[c] = c.data if c.data is not None else RNG.integers(-9, 9, c.shape).astype(np.float32)
+    known[b] = b.data if b.data is not None else RNG.integers(-9, 9, b_shape).astype(np.float32)
     left = known[a].T if attrs.get("transA") else known[a]
-    assert b.data is not None
-    right = b.data.T if attrs.get("transB") else b.data
+    right = known[b].T if attrs.get("transB") else known[b]
     expected = attrs.get("alpha", 1.0) * (left @ right)
     if c is not None:
         expected = expected + attrs.get("beta", 1.0) * known[c]
@@ -190,6 +192,22 @@ def test_gemm(c_shape: tuple[int, ...] | None, c_constant: bool, attrs: dict[str
 def test_gemm_of_old_opsets_has_broadcast() -> None:
     value, _ = imported("Gemm", [variable(2, 5), constant(5, 3), constant(3)], opset=6, broadcast=1)
     assert value.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((2, 5), (5, 3)), ((5,), (5, 3)), ((2, 5), (5,)), ((5,), (5,)), ((4, 2, 5), (5, 3)),
+        ((2, 5), (4, 5, 3)), ((4, 2, 5), (4, 5, 3)), ((4, 1, 2, 5), (3, 5, 2)), ((5,), (4, 5, 3)),
+        ((1, 2, 5), (4, 5, 3)), ((4, 1, 1), (4, 1, 3)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_matmul_at_run_time(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    a, b = variable(*left), variable(*right)
+    value, builder = imported("MatMul", [a, b])
+    known = {v: RNG.integers(-9, 9, v.shape).astype(np.float32) for v in (a, b)}
+    assert evaluate(value, builder, known).tolist() == (known[a] @ known[b]).tolist()
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 5), (2, 4, 5), (1, 2, 3, 5)])

@@ -16,7 +16,7 @@ from tvmconv.graph.fuse import fuse
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
-from tvmconv.ops import Array
+from tvmconv.ops import Array, rounding, trigonometric
 from tvmconv.ops.elementwise import ATTRS, FUNCTIONS
 from tvmconv.target import Target
 
@@ -141,7 +141,7 @@ def elementwise(steps: list[dict[str, Any]], *arrays: Array) -> Array:
     return got.reshape(-1)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [*FUNCTIONS, *rounding.FUNCTIONS, *trigonometric.FUNCTIONS])
 def test_special_values(name: str) -> None:
     """NaN, infinities, zeros and the ends of the range give what the reference gives."""
     attrs = ATTRS.get(name, {})
@@ -153,7 +153,9 @@ def test_special_values(name: str) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("name", ["maximum", "minimum", "add", "sub", "mul", "div", "pow"])
+@pytest.mark.parametrize(
+    "name", ["maximum", "minimum", "add", "sub", "mul", "div", "pow", "fmod", "mod"]
+)
 def test_special_pairs(name: str) -> None:
     """Every special value with every other, on either side."""
     a, b = (grid.ravel() for grid in np.meshgrid(SPECIAL, SPECIAL))

@@ -152,6 +152,34 @@ def absolute(x: Expr) -> Expr:
     return te.abs(x)
 
 
+def floor(x: Expr) -> Expr:
+    """The largest integer up to x."""
+    from tvmconv._tvm import te
+
+    return te.floor(x)
+
+
+def ceil(x: Expr) -> Expr:
+    """The smallest integer from x on."""
+    from tvmconv._tvm import te
+
+    return te.ceil(x)
+
+
+def round_even(x: Expr) -> Expr:
+    """The nearest integer, the even one of two."""
+    from tvmconv._tvm import te
+
+    return te.nearbyint(x)
+
+
+def libm(name: str, *arguments: Expr) -> Expr:
+    """A float32 function of the C library, called lane by lane."""
+    from tvmconv._tvm import tirx
+
+    return tirx.call_pure_extern("float32", name, *arguments)
+
+
 def power(a: Expr, b: Expr) -> Expr:
     """``a ** b``, by libm."""
     from tvmconv._tvm import te

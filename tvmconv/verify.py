@@ -200,9 +200,10 @@ def _verify_network(
 
 
 def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
-    """Standard normal inputs of a graph."""
+    """Standard normal inputs of a graph; true and false by their signs."""
     rng = np.random.default_rng(seed)
-    return {v.name: rng.standard_normal(v.shape).astype(v.dtype) for v in graph.inputs}
+    drawn = {v: rng.standard_normal(v.shape) for v in graph.inputs}
+    return {v.name: x > 0 if v.dtype == "bool" else x.astype(v.dtype) for v, x in drawn.items()}
 
 
 def compare(name: str, got: Array, reference: Array, atol: float = NETWORK_ATOL) -> OutputCheck:

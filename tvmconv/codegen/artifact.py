@@ -1,7 +1,7 @@
 """Write a model's artifact: plan, kernels, weights and the C runtime in one library.
 
-The runtime's C sources are compiled for the target each time (zig caches them), with the plan as
-generated tables, and linked with the kernels' objects and the weights.
+The runtime's C sources and the plan, as generated tables, are compiled for the target, and linked
+with the kernels' objects and the weights.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -125,9 +126,20 @@ def _compile(
     plan: Plan, folder: Path, triple: str, cpu_flags: Sequence[str], *, tvm: bool
 ) -> list[Path]:
     (folder / "plan.c").write_text(plan_source(plan), encoding="utf-8")
-    names = (*_SOURCES, *(("tvm_entry",) if tvm else ()))
-    sources = [folder / "plan.c", *(RUNTIME / f"{name}.c" for name in names)]
-    return link.compile_sources(sources, folder, RUNTIME, triple, cpu_flags)
+    objects = link.compile_sources([folder / "plan.c"], folder, RUNTIME, triple, cpu_flags)
+    for name in (*_SOURCES, *(("tvm_entry",) if tvm else ())):
+        objects.append(folder / f"{name}.o")
+        objects[-1].write_bytes(_runtime_object(name, triple, tuple(cpu_flags)))
+    return objects
+
+
+@lru_cache(maxsize=64)
+def _runtime_object(name: str, triple: str, cpu_flags: tuple[str, ...]) -> bytes:
+    """An object of the runtime: a process that writes many artifacts compiles it once."""
+    with tempfile.TemporaryDirectory(prefix="tvmconv-") as folder:
+        source = RUNTIME / f"{name}.c"
+        (path,) = link.compile_sources([source], Path(folder), RUNTIME, triple, cpu_flags)
+        return path.read_bytes()
 
 
 def _objects(objects: Sequence[bytes | Path], folder: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ is refused by name, since the graph has no operator for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tvmconv.errors import InputError
 from tvmconv.frontend.limits import MAX_ARITHMETIC
 from tvmconv.frontend.tensors import DTYPES, dtype_name
-from tvmconv.ops._shapes import broadcast, size
+from tvmconv.ops._shapes import size
 
 if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
@@ -106,6 +106,9 @@ def _cast_to(node: OnnxNode, builder: Builder, dtype: str) -> Value:
     x = node.input(0)
     if x.dtype == dtype:
         return x
+    casts = {("bool", "float32"): "as_number", ("float32", "bool"): "is_not_zero"}
+    if x.data is None and (x.dtype, dtype) in casts:
+        return builder.emit(casts[x.dtype, dtype], [x])
     data = _data(node, 0)
     if dtype == "bfloat16":
         node.fail("a cast to bfloat16 is not supported")
@@ -127,109 +130,22 @@ def _range(node: OnnxNode, builder: Builder) -> Value:
     return builder.constant(result.astype(start.dtype))
 
 
-def _expand(node: OnnxNode, builder: Builder) -> Value:
-    """Import Expand: broadcasting in both directions; a run-time tensor must keep its shape."""
-    x = node.input(0)
-    wanted = tuple(node.ints_input(1, "the shape") or [])
-    try:
-        shape = broadcast(x.shape, wanted)
-    except InputError as error:
-        node.fail(str(error))
-    if shape == x.shape:
-        return x
-    data = _data(node, 0)
-    _check_size(node, builder, shape, data.dtype)
-    return builder.constant(np.broadcast_to(data, shape).copy())
-
-
-def _tile(node: OnnxNode, builder: Builder) -> Value:
-    x = node.input(0)
-    repeats = node.ints_input(1, "the repeats") or []
-    if len(repeats) != len(x.shape):
-        node.fail(f"repeats {repeats} must have {len(x.shape)} elements")
-    if all(count == 1 for count in repeats):
-        return x
-    data = _data(node, 0)
-    shape = [extent * count for extent, count in zip(data.shape, repeats, strict=True)]
-    _check_size(node, builder, shape, data.dtype)
-    return builder.constant(np.tile(data, repeats))
-
-
-def _where(node: OnnxNode, builder: Builder) -> Value:
-    condition, a, b = (_data(node, i) for i in range(3))
-    return _compute(node, builder, np.where, [condition, a, b], a.dtype)
-
-
-def _compute(
-    node: OnnxNode,
-    builder: Builder,
-    function: Callable[..., Any],
-    arrays: Sequence[Array],
-    dtype: np.dtype[Any],
-) -> Value:
-    """Broadcast, check the size and compute."""
-    shape: tuple[int, ...] = ()
-    try:
-        for array in arrays:
-            shape = broadcast(shape, array.shape)
-    except InputError as error:
-        node.fail(str(error))
-    _check_size(node, builder, shape, dtype)
-    return builder.constant(np.asarray(function(*arrays)).astype(dtype))
-
-
-def _numpy(function: Callable[..., Any], count: int, dtype: str | None = None) -> Importer:
-    """Make an importer of an element-by-element function with ``count`` inputs."""
-
-    def importer(node: OnnxNode, builder: Builder) -> Value:
-        arrays = [_data(node, i) for i in range(count)]
-        return _compute(node, builder, function, arrays, np.dtype(dtype or arrays[0].dtype))
-
-    return importer
-
-
-def _mod(node: OnnxNode, builder: Builder) -> Value:
-    """Import Mod: the sign of the divisor, or with ``fmod`` of the dividend."""
-    a, b = _data(node, 0), _data(node, 1)
-    if b.dtype.kind in "iu" and not b.all():
-        node.fail("division of integers by zero")
-    function = np.fmod if node.int_attr("fmod", 0) else np.mod
-    return _compute(node, builder, function, [a, b], a.dtype)
-
-
-def _reduce(function: Callable[..., Any], axes_input_since: int) -> Importer:
-    """Make an importer of a reduction of constants; ``axes`` became an input at some opset."""
-
-    def importer(node: OnnxNode, builder: Builder) -> Value:
-        data = _data(node, 0)
-        if node.opset >= axes_input_since:
-            axes = node.ints_input(1, "axes")
-        else:
-            axes = node.ints_attr("axes") if node.has("axes") else None
-        if not axes and node.int_attr("noop_with_empty_axes", 0):
-            return node.input(0)
-        taken = tuple(node.axes(axes, data.ndim)) if axes else None
-        if not data.size:
-            node.fail("reduces a tensor of size 0")
-        keepdims = bool(node.int_attr("keepdims", 1))
-        result = np.asarray(function(data, axis=taken, keepdims=keepdims))
-        return builder.constant(result.astype(data.dtype))
-
-    return importer
-
-
 def _identity(node: OnnxNode, builder: Builder) -> Value:
     return node.input(0)
 
 
-def _dropout(node: OnnxNode, builder: Builder) -> Value:
-    """Import Dropout: nothing at inference."""
+def _dropout(node: OnnxNode, builder: Builder) -> list[Value]:
+    """Import Dropout: nothing at inference; the mask says that all elements are kept."""
+    if node.opset < 7 and not node.int_attr("is_test", 0):
+        node.fail("attribute 'is_test' 0 is not supported: export the model for inference")
     training = node.optional(2)
     if training is not None and (training.data is None or training.data.any()):
         node.fail("training_mode is not supported: export the model for inference")
-    if any(node.outputs[1:]):
-        node.fail("the mask output is not supported")
-    return node.input(0)
+    x = node.input(0)
+    if not any(node.outputs[1:]):
+        return [x]
+    _check_size(node, builder, x.shape, np.dtype(bool))
+    return [x, builder.constant(np.ones(x.shape, bool if node.opset >= 10 else x.dtype))]
 
 
 IMPORTERS: dict[str, Importer] = {
@@ -241,26 +157,6 @@ IMPORTERS: dict[str, Importer] = {
     "Cast": _cast,
     "CastLike": _cast_like,
     "Range": _range,
-    "Expand": _expand,
-    "Tile": _tile,
-    "Where": _where,
-    "Mod": _mod,
-    "Equal": _numpy(np.equal, 2, "bool"),
-    "Less": _numpy(np.less, 2, "bool"),
-    "LessOrEqual": _numpy(np.less_equal, 2, "bool"),
-    "Greater": _numpy(np.greater, 2, "bool"),
-    "GreaterOrEqual": _numpy(np.greater_equal, 2, "bool"),
-    "And": _numpy(np.logical_and, 2, "bool"),
-    "Or": _numpy(np.logical_or, 2, "bool"),
-    "Not": _numpy(np.logical_not, 1, "bool"),
-    "Floor": _numpy(np.floor, 1),
-    "Ceil": _numpy(np.ceil, 1),
-    "Round": _numpy(np.round, 1),
-    "Sign": _numpy(np.sign, 1),
-    "ReduceProd": _reduce(np.prod, 18),
-    "ReduceSum": _reduce(np.sum, 13),
-    "ReduceMax": _reduce(np.max, 18),
-    "ReduceMin": _reduce(np.min, 18),
     "Identity": _identity,
     "Dropout": _dropout,
 }

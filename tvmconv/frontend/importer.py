@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tvmconv.errors import InputError
-from tvmconv.frontend import composites, fold, schema
+from tvmconv.frontend import composites, fold, normalizations, schema
 from tvmconv.frontend.limits import MAX_WEIGHT_BYTES, ConstantBudget, check_shape
 from tvmconv.frontend.node import Builder, OnnxNode
 from tvmconv.frontend.read import check_graph, opset_version
 from tvmconv.frontend.show import quoted
-from tvmconv.frontend.tensors import dtype_name, to_array
+from tvmconv.frontend.tensors import DTYPES, dtype_name, to_array
 from tvmconv.graph.ir import Graph, Value
 from tvmconv.ops._shapes import text
 
@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 
     from tvmconv.ops import Importer
 
-#: Element types that run-time tensors may have.
-COMPUTE_DTYPES = ("float32",)
+#: Element types that inputs may have.
+COMPUTE_DTYPES = ("float32", "bool")
+
+#: Element types of outputs; those that are known when the model is compiled may have any.
+OUTPUT_DTYPES = (*COMPUTE_DTYPES, "int64")
 
 
 def importers() -> dict[str, Importer]:
     """Every ONNX operator type that is understood, with the function that imports it."""
     from tvmconv import ops
 
-    return {**fold.IMPORTERS, **composites.IMPORTERS, **ops.importers()}
+    return {**fold.IMPORTERS, **composites.IMPORTERS, **normalizations.IMPORTERS, **ops.importers()}
 
 
 def import_model(
@@ -230,7 +233,7 @@ class _Import:
         value = self._value(name)
         if value is None:
             raise self.fail(f"output {quoted(name)} is made by no node")
-        if value.dtype not in COMPUTE_DTYPES:
+        if value.dtype not in (OUTPUT_DTYPES if value.data is None else DTYPES.values()):
             raise self.fail(f"output {quoted(name)}: element type {value.dtype} is not supported")
         check_shape(value.shape, f"{self.file}: output {quoted(name)}")
         if value.name == name:
@@ -248,7 +251,14 @@ class _Import:
     def _check_output(self, item: onnx.ValueInfoProto, value: Value) -> None:
         """Refuse a model whose declared output contradicts what its nodes compute."""
         tensor = item.type.tensor_type
-        if not item.type.HasField("tensor_type") or not tensor.HasField("shape"):
+        if not item.type.HasField("tensor_type"):
+            return
+        declared = dtype_name(tensor.elem_type)
+        if tensor.elem_type and declared != value.dtype:
+            raise self.fail(
+                f"output {quoted(item.name)} is declared as {declared}, but is {value.dtype}"
+            )
+        if not tensor.HasField("shape"):
             return
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
         # Exporters also write an empty shape where they know none.

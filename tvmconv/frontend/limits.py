@@ -37,7 +37,7 @@ MAX_NODES = 50_000
 #: Operators whose reference works in the input's dtype and is therefore quick and small.
 _LIGHT = frozenset(
     {"reshape", "transpose", "slice", "concat", "pad", "add", "sub", "mul", "div"}
-    | {"maximum", "minimum", "channel_shuffle"}
+    | {"maximum", "minimum", "channel_shuffle", "expand"}
 )
 
 

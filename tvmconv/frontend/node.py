@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from tvmconv.frontend.limits import ConstantBudget, check_shape
 from tvmconv.frontend.show import quoted
 from tvmconv.graph.ir import Node, Value
 from tvmconv.ops._shapes import axes_in
+
+if TYPE_CHECKING:
+    from tvmconv.ops import Operator
 
 Array = npt.NDArray[Any]
 
@@ -212,7 +215,7 @@ class Builder:
         try:
             shape = tuple(operator.output_shape([v.shape for v in inputs], attrs))
             check_shape(shape, "output", empty=folds)
-            dtype = _common_dtype(inputs)
+            dtype = _result_dtype(operator, inputs, folds)
             if folds:
                 data = self.budget.fold(operator, [v.data for v in inputs], attrs, shape)
         except InputError as error:
@@ -262,6 +265,16 @@ class Builder:
             candidate = f"{name}.{self._counts[name]}"
         self._names.add(candidate)
         return candidate
+
+
+def _result_dtype(operator: Operator, inputs: Sequence[Value], folds: bool) -> str:
+    """Return the element type of a node's output; refuse what no kernel computes."""
+    if operator.output_dtype is not None:
+        return operator.output_dtype([value.dtype for value in inputs])
+    dtype = _common_dtype(inputs)
+    if not folds and not operator.any_dtype and dtype != "float32":
+        raise InputError(f"is not supported for {dtype} tensors that are computed at run time")
+    return dtype
 
 
 def _common_dtype(inputs: Sequence[Value]) -> str:

@@ -15,9 +15,9 @@ from tvmconv.frontend.tensors import load_external
 if TYPE_CHECKING:
     import onnx
 
-#: Operator sets of the default domain whose semantics the importers know. Before 7, broadcasting
-#: was an attribute and batch normalisation another operator.
-MIN_OPSET, MAX_OPSET = 7, 28
+#: Operator sets of the default domain whose semantics the importers know. Before 6, operators had
+#: attributes that only said where memory may be shared, and Reshape's shape was one.
+MIN_OPSET, MAX_OPSET = 6, 28
 #: protobuf does not read larger messages.
 _MAX_FILE_BYTES = 2**31 - 1
 

@@ -205,8 +205,9 @@ def share_concatenations(graph: Graph) -> Graph:
 
 def _aligned(node: Node, layout: Layout) -> bool:
     """Whether every part but the last fills whole slots, in blocks as in the result."""
-    whole = all(v.shape[1] % layout.block == 0 for v in node.inputs[:-1])
-    return node.attrs["axis"] == 1 and whole and len(layout.shape) in _STRIDED_RANKS
+    if node.attrs["axis"] != 1 or len(layout.shape) not in _STRIDED_RANKS:
+        return False
+    return all(v.shape[1] % layout.block == 0 for v in node.inputs[:-1])
 
 
 def _parts_free(placed: Placed, node: Node, made: set[Value]) -> bool:

@@ -52,7 +52,7 @@ class Weights:
     ) -> list[TensorArgument]:
         """Append arrays, unless those of that key are there, and return where they lie."""
         if key not in self._known:
-            self._known[key] = [self._append(np.ascontiguousarray(array)) for array in pack()]
+            self._known[key] = [self._append(np.asarray(array, order="C")) for array in pack()]
         return self._known[key]
 
     def _append(self, array: np.ndarray[Any, Any]) -> TensorArgument:

@@ -202,6 +202,8 @@ def operator(name: str) -> TVMObject:
 def _inference(name: str) -> Callable[[TVMObject, TVMObject], TVMObject]:
     """``FInferType`` of an operator."""
     shape_of = _INTERNAL.get(name) or _registry_shape(name)
+    rule = None if name in _INTERNAL else ops.get(name).output_dtype
+    dtype_of = rule or (lambda dtypes: dtypes[0])
 
     def infer(call: TVMObject, context: TVMObject) -> TVMObject:
         shapes = [_shape(argument) for argument in call.args]
@@ -209,7 +211,7 @@ def _inference(name: str) -> Callable[[TVMObject, TVMObject], TVMObject]:
             shape = shape_of(shapes, _attributes(call))
         except InputError as error:
             raise ValueError(f"{name}: {error}") from None
-        return _type(shape, str(call.args[0].ty.dtype))
+        return _type(shape, dtype_of([str(argument.ty.dtype) for argument in call.args]))
 
     return infer
 

@@ -52,12 +52,15 @@ class Case:
         Text of the problem; empty for operators without a family.
     shapes, attrs
         Shapes of the inputs and attributes of the node, for operators without a family.
+    dtypes : tuple of str
+        Element types of the inputs, if not all are float32.
     """
 
     source: str
     problem: str = ""
     shapes: tuple[Shape, ...] = ()
     attrs: Attrs = field(default_factory=dict)
+    dtypes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,11 @@ class Operator:
     reference : callable
         ``reference(arrays, attrs)`` in NumPy, computed in float64 where rounding matters and
         returned in the dtype of the first input.
+    output_dtype : callable or None
+        ``output_dtype(dtypes)`` from the element types of the inputs, for operators on more than
+        numbers; raises InputError. None: all have the same type, which is also the result's.
+    any_dtype : bool
+        Whether it only moves elements, of whatever type.
     ranks : tuple of int
         Spatial ranks that exist, each a suffix in a problem's text (``conv2d``); empty if the
         name has no suffix.
@@ -190,6 +198,8 @@ class Operator:
     summary: str
     output_shape: Callable[[Sequence[Shape], Attrs], Shape]
     reference: Callable[[Sequence[Any], Attrs], Any]
+    output_dtype: Callable[[Sequence[str]], str] | None = None
+    any_dtype: bool = False
     ranks: tuple[int, ...] = ()
     onnx: Mapping[str, Importer] = field(default_factory=dict)
     cases: tuple[Case, ...] = ()

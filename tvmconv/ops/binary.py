@@ -13,7 +13,7 @@ from tvmconv import te_math
 from tvmconv.errors import InputError
 from tvmconv.kernel import KernelSpec
 from tvmconv.ops import BadCase, Case, Importer, Operator, expressions, register
-from tvmconv.ops._shapes import Shape, broadcast, expect_inputs
+from tvmconv.ops._shapes import Shape, broadcast, expect_inputs, text
 
 if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
@@ -38,6 +38,19 @@ def _power(a: Array, b: Array) -> Array:
     return np.power(a.astype(np.float64), b.astype(np.float64))
 
 
+def _remainder(a: Any, b: Any) -> Any:
+    return te_math.libm("fmodf", a, b)
+
+
+def _modulo(a: Any, b: Any) -> Any:
+    """The remainder, moved by b where it has not the sign of b; of a zero the sign is that of b."""
+    b = te_math.bind(b)
+    rest, zero = te_math.bind(_remainder(a, b)), te_math.number(0.0)
+    other = te_math.select(rest < zero, b > zero, te_math.select(rest > zero, b < zero, False))
+    zeroes = te_math.libm("copysignf", zero, b)
+    return te_math.select(other, rest + b, te_math.select(rest == zero, zeroes, rest))
+
+
 #: name -> (formula, function of arrays, TE expression of two elements)
 FUNCTIONS: dict[str, tuple[str, Callable[[Array, Array], Array], Callable[[Any, Any], Any]]] = {
     "add": ("a + b", np.add, operator.add),
@@ -47,6 +60,8 @@ FUNCTIONS: dict[str, tuple[str, Callable[[Array, Array], Array], Callable[[Any, 
     "maximum": ("max(a, b)", np.maximum, te_math.maximum),
     "minimum": ("min(a, b)", np.minimum, te_math.minimum),
     "pow": ("a ^ b", _power, te_math.power),
+    "fmod": ("a − b·trunc(a / b)", np.fmod, _remainder),
+    "mod": ("a − b·⌊a / b⌋", np.mod, _modulo),
 }
 
 
@@ -80,11 +95,30 @@ def compute(spec: KernelSpec) -> list[Any]:
     return [a, b, expressions.elements(out.iteration_shape, body)]
 
 
+def _operands(node: OnnxNode, builder: Builder) -> tuple[Value, Value]:
+    """Both inputs, in shapes that NumPy broadcasts as ONNX means it.
+
+    Before opset 7 the second one was broadcast only where the attribute ``broadcast`` said so; its
+    axes then are those of the first from ``axis`` on, or the last ones.
+    """
+    a, b = node.input(0), node.input(1)
+    if node.opset >= 7 or a.shape == b.shape:
+        return a, b
+    if not node.int_attr("broadcast", 0):
+        node.fail(f"shapes {text(a.shape)} and {text(b.shape)} differ, and 'broadcast' is 0")
+    rank = len(a.shape)
+    axis = node.axis(node.int_attr("axis"), rank) if node.has("axis") else rank - len(b.shape)
+    behind = rank - axis - len(b.shape)
+    if axis < 0 or behind < 0 or broadcast(a.shape, (*b.shape, *(1,) * behind)) != a.shape:
+        node.fail(f"shape {text(b.shape)} cannot be broadcast to {text(a.shape)} at axis {axis}")
+    return a, builder.emit("reshape", [b], {"shape": [*b.shape, *(1,) * behind]})
+
+
 def _pair(op: str) -> Importer:
     """Make an importer for an ONNX operator with exactly two inputs."""
 
     def importer(node: OnnxNode, builder: Builder) -> Value:
-        return builder.emit(op, [node.input(0), node.input(1)])
+        return builder.emit(op, _operands(node, builder))
 
     return importer
 
@@ -102,18 +136,29 @@ def _chain(op: str) -> Importer:
 
 
 def _import_pow(node: OnnxNode, builder: Builder) -> Value:
-    """Import Pow: since opset 12 the exponent may have another dtype; squares are products."""
-    x, exponent = node.input(0), node.input(1)
+    """Import Pow: since opset 12 the exponent may have another dtype; low powers are products."""
+    x, exponent = _operands(node, builder)
     if exponent.data is not None:
         if exponent.data.size == 1 and len(exponent.shape) <= len(x.shape):
             value = float(exponent.data.reshape(()))
-            if value == 2.0:
-                return builder.emit("mul", [x, x])
             if value == 1.0:
                 return x
+            if value in (2.0, 3.0, 4.0):
+                square = builder.emit("mul", [x, x])
+                if value == 2.0:
+                    return square
+                return builder.emit("mul", [square, x if value == 3.0 else square])
         if exponent.dtype != x.dtype:
             exponent = builder.constant(exponent.data.astype(x.dtype))
     return builder.emit("pow", [x, exponent])
+
+
+def _import_mod(node: OnnxNode, builder: Builder) -> Value:
+    """Import Mod: the sign of the divisor, or with ``fmod`` of the dividend."""
+    a, b = _operands(node, builder)
+    if b.data is not None and b.data.dtype.kind in "iu" and not b.data.all():
+        node.fail("division of integers by zero")
+    return builder.emit("fmod" if node.int_attr("fmod", 0) else "mod", [a, b])
 
 
 IMPORTERS: dict[str, dict[str, Importer]] = {
@@ -124,6 +169,7 @@ IMPORTERS: dict[str, dict[str, Importer]] = {
     "maximum": {"Max": _chain("maximum")},
     "minimum": {"Min": _chain("minimum")},
     "pow": {"Pow": _import_pow},
+    "mod": {"Mod": _import_mod},
 }
 
 CASES = (
@@ -146,7 +192,7 @@ for _name, (_formula, _function, _expression) in FUNCTIONS.items():
             summary=f"y = {_formula}, broadcasting",
             output_shape=output_shape,
             reference=_make_reference(_function),
-            onnx=IMPORTERS[_name],
+            onnx=IMPORTERS.get(_name, {}),
             cases=CASES,
             bad_cases=BAD_CASES,
             compute=compute,

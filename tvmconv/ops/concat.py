@@ -82,6 +82,7 @@ OPERATOR = register(
         name="concat",
         summary="inputs one after another along an axis",
         output_shape=output_shape,
+        any_dtype=True,
         reference=reference,
         onnx={"Concat": _import},
         cases=(

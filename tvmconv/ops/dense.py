@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tvmconv.ops import Array, Family, Float64, Shape, channels, conv, importing
+from tvmconv.ops import Array, Family, Float64, Shape, _matmul, channels, conv, importing
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.problem import Problem
@@ -40,12 +40,14 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
 
 
 def import_gemm(node: OnnxNode, builder: Builder) -> Value:
-    """ONNX ``Gemm``: ``alpha * A' * B' + beta * C`` with a constant B."""
+    """ONNX ``Gemm``: ``alpha * A' * B' + beta * C``."""
     node.allow_attrs("alpha", "beta", "transA", "transB", *(["broadcast"] * (node.opset < 7)))
     x = node.input(0)
-    weight = node.constant_input(1, "the weight B")
-    if len(x.shape) != 2 or weight.ndim != 2:
-        node.fail(f"A and B must have 2 axes, have shapes {x.shape} and {weight.shape}")
+    if len(x.shape) != 2 or len(node.input(1).shape) != 2:
+        node.fail(f"A and B must have 2 axes, have shapes {x.shape} and {node.input(1).shape}")
+    weight = node.input(1).data
+    if weight is None:
+        return _gemm_at_run_time(node, builder)
     if importing.flag_attr(node, "transA"):
         x = builder.emit("transpose", [x], {"perm": [1, 0]})
     weight = weight if importing.flag_attr(node, "transB") else weight.T
@@ -66,20 +68,41 @@ def import_gemm(node: OnnxNode, builder: Builder) -> Value:
         added = builder.constant(scaled)
     elif beta == 1 and added.shape == shape[1:]:
         return _emit(node, builder, x, weight, added)
-    elif beta != 1:
-        factor = builder.constant(np.asarray(beta, added.dtype))
-        added = builder.emit("mul", [added, factor])
+    else:
+        added = _times(builder, added, beta)
     return builder.emit("add", [_emit(node, builder, x, weight), added])
 
 
+def _gemm_at_run_time(node: OnnxNode, builder: Builder) -> Value:
+    """Gemm with a B that is known only at run time: transposes, a product, and arithmetic."""
+    a, b = node.input(0), node.input(1)
+    if importing.flag_attr(node, "transA"):
+        a = builder.emit("transpose", [a], {"perm": [1, 0]})
+    if importing.flag_attr(node, "transB"):
+        b = builder.emit("transpose", [b], {"perm": [1, 0]})
+    y = _times(builder, _matmul.product(node, builder, a, b), node.float_attr("alpha", 1.0))
+    added, beta = node.optional(2), node.float_attr("beta", 1.0)
+    if added is None or beta == 0:
+        return y
+    if len(added.shape) > 2 or not _broadcasts(added.shape, y.shape):
+        node.fail(f"C of shape {added.shape} does not broadcast to the output's {y.shape}")
+    return builder.emit("add", [y, _times(builder, added, beta)])
+
+
+def _times(builder: Builder, value: Value, factor: float) -> Value:
+    """``value * factor``."""
+    if factor == 1:
+        return value
+    return builder.emit("mul", [value, builder.constant(np.asarray(factor, value.dtype))])
+
+
 def import_matmul(node: OnnxNode, builder: Builder) -> Value:
-    """ONNX ``MatMul`` with a constant matrix; leading axes of the left side become rows."""
+    """ONNX ``MatMul``; with a constant matrix, leading axes of the left side become rows."""
     node.allow_attrs()
     x = node.input(0)
-    weight = node.constant_input(1, "the right-hand side")
-    if weight.ndim != 2 or not x.shape:
-        node.fail(f"the right-hand side must have 2 axes and the left at least 1, have shapes"
-                  f" {x.shape} and {weight.shape}")  # fmt: skip
+    weight = node.input(1).data
+    if weight is None or weight.ndim != 2 or not x.shape:
+        return _matmul.product(node, builder, x, node.input(1))
     if x.shape[-1] != weight.shape[0]:
         node.fail(f"the left side has {x.shape[-1]} columns, the right {weight.shape[0]} rows")
     rows = x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tvmconv import te_math
 from tvmconv.errors import InputError
 from tvmconv.ops import BadCase, Case, Importer, Operator, register
-from tvmconv.ops._shapes import Shape, expect_inputs, number
+from tvmconv.ops._shapes import Shape, expect_inputs, number, size
 
 if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
@@ -76,6 +76,17 @@ def _leaky_relu(x: Any, attrs: Attrs) -> Any:
     return te_math.select(x >= te_math.number(0.0), x, x * te_math.number(attrs["alpha"]))
 
 
+def _thresholded_relu(x: Any, attrs: Attrs) -> Any:
+    x = te_math.bind(x)
+    return te_math.select(x > te_math.number(attrs["alpha"]), x, te_math.number(0.0))
+
+
+def _shrink(x: Any, attrs: Attrs) -> Any:
+    x, bias, edge = te_math.bind(x), te_math.number(attrs["bias"]), attrs["lambd"]
+    above = te_math.select(x > te_math.number(edge), x - bias, te_math.number(0.0))
+    return te_math.select(x < te_math.number(-edge), x + bias, above)
+
+
 def _elu(x: Any, attrs: Attrs) -> Any:
     x = te_math.bind(x)
     below = te_math.number(attrs["alpha"]) * te_math.expm1_negative(x)
@@ -117,6 +128,18 @@ FUNCTIONS: dict[str, Function] = {
         lambda x, a: np.where(x >= 0, x, a["alpha"] * np.expm1(np.minimum(x, 0.0))),
         _elu,
         ("alpha",),
+    ),
+    "thresholded_relu": Function(
+        "x where x > alpha, else 0",
+        lambda x, a: np.where(x > a["alpha"], x, 0.0),
+        _thresholded_relu,
+        ("alpha",),
+    ),
+    "shrink": Function(
+        "x + bias where x < -lambd, x - bias where x > lambd, else 0",
+        lambda x, a: np.select([x < -a["lambd"], x > a["lambd"]], [x + a["bias"], x - a["bias"]]),
+        _shrink,
+        ("lambd", "bias"),
     ),
     "hard_sigmoid": Function(
         "max(0, min(1, alpha·x + beta))",
@@ -182,7 +205,7 @@ def _make_reference(
     return reference
 
 
-def _plain(op: str, **defaults: float) -> Importer:
+def importer_of(op: str, **defaults: float) -> Importer:
     """Make an importer for an ONNX operator with one input and float attributes."""
 
     def importer(node: OnnxNode, builder: Builder) -> Value:
@@ -195,6 +218,9 @@ def _plain(op: str, **defaults: float) -> Importer:
 def _import_clip(node: OnnxNode, builder: Builder) -> Value:
     """Import Clip: bounds are attributes before opset 11, and constant scalar inputs since."""
     bounds = {"min": -FLOAT32_MAX, "max": FLOAT32_MAX}
+    given = {"maximum": node.optional(1), "minimum": node.optional(2)}
+    if any(value is not None and value.data is None for value in given.values()):
+        return _clip_at_run_time(node, builder, given)
     for index, key in enumerate(("min", "max"), start=1):
         if node.opset < 11:
             bounds[key] = node.float_attr(key, bounds[key])
@@ -208,29 +234,44 @@ def _import_clip(node: OnnxNode, builder: Builder) -> Value:
     return builder.emit("clip", [node.input(0)], bounds)
 
 
+def _clip_at_run_time(node: OnnxNode, builder: Builder, given: Mapping[str, Value | None]) -> Value:
+    """Clip by bounds that are known only at run time: the lower one first, as ONNX has it."""
+    y = node.input(0)
+    for op, bound in given.items():
+        if bound is not None:
+            if size(bound.shape) != 1:
+                node.fail(f"a bound must be a scalar, has shape {bound.shape}")
+            y = builder.emit(op, [y, builder.emit("reshape", [bound], {"shape": []})])
+    return y
+
+
 IMPORTERS: dict[str, dict[str, Importer]] = {
-    "relu": {"Relu": _plain("relu")},
-    "sigmoid": {"Sigmoid": _plain("sigmoid")},
-    "tanh": {"Tanh": _plain("tanh")},
+    "relu": {"Relu": importer_of("relu")},
+    "sigmoid": {"Sigmoid": importer_of("sigmoid")},
+    "tanh": {"Tanh": importer_of("tanh")},
     "clip": {"Clip": _import_clip},
-    "leaky_relu": {"LeakyRelu": _plain("leaky_relu", alpha=0.01)},
-    "elu": {"Elu": _plain("elu", alpha=1.0)},
-    "hard_sigmoid": {"HardSigmoid": _plain("hard_sigmoid", alpha=0.2, beta=0.5)},
-    "hard_swish": {"HardSwish": _plain("hard_swish")},
-    "exp": {"Exp": _plain("exp")},
-    "sqrt": {"Sqrt": _plain("sqrt")},
-    "neg": {"Neg": _plain("neg")},
-    "abs": {"Abs": _plain("abs")},
-    "erf": {"Erf": _plain("erf")},
-    "softplus": {"Softplus": _plain("softplus")},
-    "reciprocal": {"Reciprocal": _plain("reciprocal")},
-    "log": {"Log": _plain("log")},
+    "leaky_relu": {"LeakyRelu": importer_of("leaky_relu", alpha=0.01)},
+    "thresholded_relu": {"ThresholdedRelu": importer_of("thresholded_relu", alpha=1.0)},
+    "shrink": {"Shrink": importer_of("shrink", lambd=0.5, bias=0.0)},
+    "elu": {"Elu": importer_of("elu", alpha=1.0)},
+    "hard_sigmoid": {"HardSigmoid": importer_of("hard_sigmoid", alpha=0.2, beta=0.5)},
+    "hard_swish": {"HardSwish": importer_of("hard_swish")},
+    "exp": {"Exp": importer_of("exp")},
+    "sqrt": {"Sqrt": importer_of("sqrt")},
+    "neg": {"Neg": importer_of("neg")},
+    "abs": {"Abs": importer_of("abs")},
+    "erf": {"Erf": importer_of("erf")},
+    "softplus": {"Softplus": importer_of("softplus")},
+    "reciprocal": {"Reciprocal": importer_of("reciprocal")},
+    "log": {"Log": importer_of("log")},
 }
 
 ATTRS: dict[str, Attrs] = {
     "clip": {"min": 0.0, "max": 6.0},
     "leaky_relu": {"alpha": 0.1},
     "elu": {"alpha": 1.0},
+    "thresholded_relu": {"alpha": 0.5},
+    "shrink": {"lambd": 0.5, "bias": 0.25},
     "hard_sigmoid": {"alpha": 0.2, "beta": 0.5},
 }
 
@@ -254,17 +295,35 @@ def _bad_cases(name: str, keys: tuple[str, ...]) -> tuple[BadCase, ...]:
     return tuple(bad)
 
 
-for _name, _function in FUNCTIONS.items():
-    register(
-        Operator(
-            name=_name,
-            summary=f"y = {_function.formula}",
-            output_shape=_make_shape(_function.keys),
-            reference=_make_reference(_function.reference),
-            onnx=IMPORTERS.get(_name, {}),
-            cases=_cases(_name),
-            bad_cases=_bad_cases(_name, _function.keys),
-            expression=_function.expression,
-            costly=_name in _COSTLY,
+def register_functions(
+    functions: Mapping[str, Function],
+    importers: Mapping[str, Mapping[str, Importer]],
+    costly: Container[str] = (),
+) -> None:
+    """Add functions of one element to the registry.
+
+    Parameters
+    ----------
+    functions : mapping of str to Function
+    importers : mapping of str to mapping
+        ONNX operator types and their importers, by the function's name.
+    costly : container of str
+        Names of those with long expressions.
+    """
+    for name, function in functions.items():
+        register(
+            Operator(
+                name=name,
+                summary=f"y = {function.formula}",
+                output_shape=_make_shape(function.keys),
+                reference=_make_reference(function.reference),
+                onnx=importers.get(name, {}),
+                cases=_cases(name),
+                bad_cases=_bad_cases(name, function.keys),
+                expression=function.expression,
+                costly=name in costly,
+            )
         )
-    )
+
+
+register_functions(FUNCTIONS, IMPORTERS, _COSTLY)

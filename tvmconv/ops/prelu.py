@@ -52,9 +52,14 @@ def expression(x: Any, slope: Any) -> Any:
 
 
 def _import(node: OnnxNode, builder: Builder) -> Value:
-    """Import PRelu: the slope is broadcast to x in one direction, aligned to the last axis."""
+    """Import PRelu: the slope is broadcast to x in one direction, aligned to the last axis.
+
+    Before opset 7 a vector was one slope for each channel.
+    """
     x, slope = node.input(0), node.input(1)
     rank = len(x.shape)
+    if node.opset < 7 and len(slope.shape) == 1 and rank > 2:
+        slope = builder.emit("reshape", [slope], {"shape": [*slope.shape, *(1,) * (rank - 2)]})
     if len(slope.shape) > rank or broadcast(x.shape, slope.shape) != x.shape:
         node.fail(f"slope {text(slope.shape)} cannot be broadcast to {text(x.shape)}")
     wide = (1,) * (rank - len(slope.shape)) + tuple(slope.shape)

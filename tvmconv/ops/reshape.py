@@ -112,6 +112,7 @@ OPERATOR = register(
         name="reshape",
         summary="the same elements in another shape",
         output_shape=output_shape,
+        any_dtype=True,
         reference=reference,
         onnx={
             "Reshape": _import_reshape,

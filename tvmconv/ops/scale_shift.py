@@ -44,6 +44,8 @@ def _check_inference(node: OnnxNode) -> None:
     """Refuse what only training needs: it makes other statistics than the ones in the file."""
     if node.opset >= 14 and node.int_attr("training_mode", 0):
         node.fail("attribute 'training_mode' 1 is not supported: export the model for inference")
+    if node.opset < 7 and not node.int_attr("is_test", 0):
+        node.fail("attribute 'is_test' 0 is not supported: export the model for inference")
     if not node.int_attr("spatial", 1):
         node.fail("attribute 'spatial' 0 is not supported")
     if len(node.outputs) > 1:
@@ -57,17 +59,30 @@ def _import(node: OnnxNode, builder: Builder) -> Value:
         node.fail(f"needs a channel axis, has shape {text(x.shape)}")
     _check_inference(node)
     names = ("scale", "bias", "mean", "var")
-    data = [node.constant_input(i, name) for i, name in enumerate(names, start=1)]
-    for name, array in zip(names, data, strict=True):
-        if array.shape != (x.shape[1],):
-            node.fail(f"{name} must have shape {x.shape[1]}, has {text(array.shape)}")
-    scale, bias, mean, var = (array.astype(np.float64) for array in data)
+    values = [node.input(i) for i in range(1, 5)]
+    for name, value in zip(names, values, strict=True):
+        if value.shape != (x.shape[1],):
+            node.fail(f"{name} must have shape {x.shape[1]}, has {text(value.shape)}")
     epsilon = node.float_attr("epsilon", 1e-5)
+    data = [value.data for value in values if value.data is not None]
+    if len(data) < len(values):
+        return _at_run_time(builder, x, values, epsilon)
+    scale, bias, mean, var = (array.astype(np.float64) for array in data)
     if not (var + epsilon > 0).all():
         node.fail(f"var + epsilon must be positive, is {(var + epsilon).min():g}")
     factor = scale / np.sqrt(var + epsilon)
     constants = [array.astype(x.dtype) for array in (factor, bias - mean * factor)]
     return builder.emit("scale_shift", [x, *map(builder.constant, constants)])
+
+
+def _at_run_time(builder: Builder, x: Value, values: list[Value], epsilon: float) -> Value:
+    """Normalise with statistics that are known only at run time: a few operations a channel."""
+    scale, bias, mean, var = values
+    offset = builder.constant(np.array(epsilon, x.dtype))
+    deviation = builder.emit("sqrt", [builder.emit("add", [var, offset])])
+    factor = builder.emit("div", [scale, deviation])
+    shift = builder.emit("sub", [bias, builder.emit("mul", [mean, factor])])
+    return builder.emit("scale_shift", [x, factor, shift])
 
 
 OPERATOR = register(

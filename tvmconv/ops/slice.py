@@ -156,6 +156,7 @@ OPERATOR = register(
         name="slice",
         summary="every step-th element between start and end of axes",
         output_shape=output_shape,
+        any_dtype=True,
         reference=reference,
         onnx={"Slice": _import_slice, "Split": _import_split},
         cases=(

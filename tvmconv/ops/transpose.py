@@ -56,6 +56,7 @@ OPERATOR = register(
         name="transpose",
         summary="axes in another order",
         output_shape=output_shape,
+        any_dtype=True,
         reference=reference,
         onnx={"Transpose": _import},
         cases=(

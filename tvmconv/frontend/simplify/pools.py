@@ -8,31 +8,33 @@ from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.problem import Problem
 
 _GLOBAL = {"avg_pool": "global_avg_pool", "max_pool": "global_max_pool"}
+_REDUCTIONS = {"reduce_mean": "global_avg_pool", "reduce_max": "global_max_pool"}
 
 
 def run(graph: Graph, budget: ConstantBudget) -> Graph:
-    """Replace ``reduce_mean`` over all spatial axes, and pools whose window is the whole map."""
+    """Replace reductions over all spatial axes, and pools whose window is the whole map."""
     nodes: list[Node] = []
     for node in graph.nodes:
-        nodes.extend(_mean(node) or _window(node) or [node])
+        nodes.extend(_reduction(node) or _window(node) or [node])
     return rebuild(graph, nodes, {})
 
 
-def _mean(node: Node) -> list[Node] | None:
-    """Replace a mean over the spatial axes, and a reshape where it does not keep them."""
+def _reduction(node: Node) -> list[Node] | None:
+    """Replace a mean or maximum over the spatial axes; a reshape follows if it drops them."""
     x = node.inputs[0] if node.inputs else node.output
     rank = len(x.shape)
-    if node.op != "reduce_mean" or rank not in (3, 4, 5):
+    if node.op not in _REDUCTIONS or rank not in (3, 4, 5):
         return None
     if sorted(node.attrs["axes"]) != list(range(2, rank)):
         return None
-    attrs = {"problem": Problem("global_avg_pool", x.shape).text}
+    op = _REDUCTIONS[node.op]
+    attrs = {"problem": Problem(op, x.shape).text}
     if node.attrs["keepdims"]:
-        return [Node("global_avg_pool", [x], node.output, attrs, node.name)]
+        return [Node(op, [x], node.output, attrs, node.name)]
     pooled = Value(f"{node.output.name}:pooled", x.shape[:2] + (1,) * (rank - 2), x.dtype)
     shape = {"shape": list(node.output.shape)}
     return [
-        Node("global_avg_pool", [x], pooled, attrs, node.name),
+        Node(op, [x], pooled, attrs, node.name),
         Node("reshape", [pooled], node.output, shape, node.name),
     ]
 
