@@ -300,23 +300,23 @@ def stage_nearby(sch: TVMObject, blocks: Blocks, parallel: bool) -> None:
 
 #: Elements of a run along the last axis: its neighbours' blocks stay in the first cache level.
 _RUN = 64
+#: Results of a reduction that are combined together: they stay in the first cache level too.
+_ROW = 1024
 
 
 def schedule_map(sch: TVMObject, block: TVMObject, parallel: bool, blocked: bool) -> None:
     """Share an elementwise loop nest among the threads, and vectorise the lanes if blocked.
 
-    A reduction runs along the innermost axis that is not reduced, so that neighbours are read, and
-    combined, together.
+    A reduction runs along the innermost axis that is not reduced, a row of results at a time, so
+    that neighbours are read, and combined, together.
     """
     loops = list(sch.get_loops(block))
     sums = sum(v.iter_type == _REDUCE for v in sch.get(block).iter_vars)
-    if sums and len(loops) > sums:
-        *loops, along = loops[: len(loops) - sums]
-        reduce = sch.get_loops(block)[-sums:]
-        sch.reorder(*reduce, along)
-        sch.decompose_reduction(block, reduce[0])
-    elif sums:
-        loops = []
+    reduce, loops = loops[len(loops) - sums :], loops[: len(loops) - sums]
+    if sums and loops:
+        rows, row = _rows(sch, loops.pop())
+        loops += rows
+        sch.reorder(*reduce, row)
     elif blocked and len(loops) > 1:
         sch.vectorize(loops[-1])
         loops = loops[:-1]
@@ -324,6 +324,20 @@ def schedule_map(sch: TVMObject, block: TVMObject, parallel: bool, blocked: bool
         # The innermost loop stays whole: consecutive elements belong to one thread.
         outer = loops if sums else loops[:-1] or loops
         sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
+    if reduce:
+        sch.decompose_reduction(block, reduce[0])
+
+
+def _rows(sch: TVMObject, loop: TVMObject) -> tuple[list[TVMObject], TVMObject]:
+    """A loop as rows of equal length, if it has a divisor that makes good ones, and a row."""
+    extent = int(sch.get(loop).extent)
+    if extent <= _ROW:
+        return [], loop
+    length = max(d for d in range(1, _ROW + 1) if extent % d == 0)
+    if length < _RUN:
+        return [], loop
+    rows, row = sch.split(loop, [None, length])
+    return [rows], row
 
 
 def balance(units: int, threads: int) -> float:

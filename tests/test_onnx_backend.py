@@ -107,6 +107,16 @@ def test_inputs_that_shapes_depend_on_are_frozen() -> None:
     assert len(prepared._modules) == 2
 
 
+def test_old_modules_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_KEPT", 1)
+    prepared = backend.prepare(reshaped())
+    x = normal(2, 6)
+    for shape in ((2, 3), (6, 1), (2, 3)):
+        (y,) = prepared.run({"x": x, "n": ints(*shape)})
+        assert y.shape == (2, *shape)
+    assert len(prepared._modules) == 1
+
+
 def test_freezing_can_be_forbidden() -> None:
     with pytest.raises(InputError, match="element type int64 is not supported"):
         backend.prepare(reshaped(), freeze=False)
@@ -146,6 +156,11 @@ def test_bad_inputs(inputs: object, message: str) -> None:
     prepared = backend.prepare(net("y = Relu(x);", x="2,3"))
     with pytest.raises(InputError, match=message):
         prepared.run(inputs)
+
+
+def test_a_frozen_input_must_be_given() -> None:
+    with pytest.raises(InputError, match="input 'n' is missing"):
+        backend.prepare(reshaped()).run({"x": normal(2, 6)})
 
 
 def test_what_is_no_tensor_is_refused() -> None:

@@ -59,6 +59,9 @@ SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
     "Upsample": (1,),
 }
 
+#: How many modules a model may have, each for other values of its frozen inputs.
+_KEPT = 16
+
 #: Operators of whose input only the shape matters, which is known.
 _SHAPE_READERS = ("Shape", "Size")
 
@@ -119,12 +122,15 @@ class Prepared(BackendRep):
             those that are frozen.
         """
         arrays = self._by_name(inputs)
-        frozen = {name: arrays.pop(name) for name in self._frozen if name in arrays}
+        frozen = {name: arrays.pop(name) for name in self._frozen}
         return tuple(self._module(frozen)(arrays))
 
     def _by_name(self, inputs: Any) -> dict[str, Any]:
-        """The given arrays by name; trailing ones may be missing only by mistake."""
+        """The given arrays by name; those that are frozen must be among them."""
         if isinstance(inputs, Mapping):
+            missing = [name for name in self._frozen if name not in inputs]
+            if missing:
+                raise InputError(f"input '{missing[0]}' is missing")
             return {str(name): array for name, array in inputs.items()}
         given = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
         if len(given) != len(self._names):
@@ -138,6 +144,8 @@ class Prepared(BackendRep):
             a.dtype.str.encode() + repr(a.shape).encode() + a.tobytes() for a in arrays.values()
         )
         if key not in self._modules:
+            while len(self._modules) >= _KEPT:
+                del self._modules[next(iter(self._modules))]  # the oldest
             self._modules[key] = compile(_with_constants(self._model, arrays), **self._options)
         return self._modules[key]
 

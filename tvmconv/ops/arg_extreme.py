@@ -99,7 +99,7 @@ def _importer(op: str) -> Importer:
 
 CASES = (
     Case("a classifier's answer", shapes=((2, 1000),), attrs={"axis": 1, "last": False}),
-    Case("segmentation", shapes=((1, 21, 5, 7),), attrs={"axis": 1, "last": False}),
+    Case("segmentation", shapes=((1, 21, 60, 64),), attrs={"axis": 1, "last": False}),
     Case("the last of equal ones", shapes=((3, 4, 5),), attrs={"axis": 0, "last": True}),
 )
 BAD_CASES = (

@@ -291,6 +291,9 @@ CASES = (
     Case("over channels", shapes=((1, 24, 5, 3),), attrs={"axes": [1], "keepdims": True}),
     Case("everything", shapes=((2, 3, 4),), attrs={"axes": [0, 1, 2], "keepdims": True}),
     Case("a long last axis", shapes=((3, 2, 331),), attrs={"axes": [0, 2], "keepdims": False}),
+    Case("many", shapes=((2, 5, 12001),), attrs={"axes": [1], "keepdims": False}),
+    Case("many in rows", shapes=((1, 5, 12000),), attrs={"axes": [1], "keepdims": True}),
+    Case("many to one", shapes=((3, 7000),), attrs={"axes": [0, 1], "keepdims": False}),
     Case("whole strips", shapes=((5, 256),), attrs={"axes": [1], "keepdims": True}),
 )
 BAD_CASES = (

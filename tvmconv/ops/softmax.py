@@ -103,6 +103,7 @@ CASES = (
     Case("a classifier", shapes=((1, 1000),), attrs={"axis": 1}),
     Case("squeezenet: a map of one pixel", shapes=((1, 1000, 1, 1),), attrs={"axis": 1}),
     Case("channels of every pixel", shapes=((2, 21, 5, 7),), attrs={"axis": 1}),
+    Case("classes of a large map", shapes=((1, 21, 60, 64),), attrs={"axis": 1}),
     Case("the last axis", shapes=((2, 3, 13),), attrs={"axis": 2}),
 )
 BAD_CASES = (
