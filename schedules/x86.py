@@ -8,7 +8,16 @@ from tvmconv._tvm import TVMObject, s_tir
 from tvmconv.autoschedule.space import Candidate, DesignSpace, register
 from tvmconv.target import Target
 
-from . import contraction, costs, planes, rows, windows, winograd, winograd_space
+from . import (
+    contraction,
+    costs,
+    planes,
+    resampling,
+    rows,
+    windows,
+    winograd,
+    winograd_space,
+)
 from .primitives import Tile, extents, find_blocks, schedule_map, stage_nearby, tile_reduction
 
 #: Taps of a window up to which its loops are unrolled.
@@ -35,6 +44,8 @@ def candidates(func: TVMObject, target: Target) -> list[Candidate]:
         found = planes.candidates(planes.sizes(sch, blocks), target)
     elif rows.kind_of(sch, blocks):
         found = rows.candidates(sch, blocks, target)
+    elif (stages := resampling.stages_of(sch, blocks)) is not None:
+        found = resampling.candidates(sch, blocks, stages, target)
     elif blocks.kind == "window":
         found = windows.candidates(extents(sch, blocks), target)
     else:
@@ -55,6 +66,8 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
         planes.schedule_planes(sch, blocks, planes.PlaneTile.of(candidate.knobs))
     elif rows.kind_of(sch, blocks):
         rows.schedule(sch, blocks, target, candidate)
+    elif (stages := resampling.stages_of(sch, blocks)) is not None:
+        resampling.schedule(sch, blocks, stages, target, dict(candidate.knobs)["fused"])
     elif blocks.kind == "window":
         unrolled = math.prod(extents(sch, blocks).reduce) <= _UNROLLED_TAPS
         tile_reduction(sch, blocks, Tile.of(candidate.knobs), unrolled)

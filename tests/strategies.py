@@ -25,6 +25,9 @@ _SIZES = {1: (1, 2, 5, 16, 23, 37, 64), 2: (1, 2, 3, 5, 7, 8, 11, 13, 16, 19), 3
 _CHANNELS = (1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 24, 32)
 _ACTIVATIONS = ("", "", "relu", "clip,-1,2", *(name for name in ACTIVATIONS if name != "clip"))
 
+#: Operators whose filter is no window.
+OTHER_MEANINGS = ("adaptive_avg_pool", "adaptive_max_pool", "resize")
+
 
 class Picker(Protocol):
     """Where decisions come from: a random generator, or Hypothesis."""
@@ -79,7 +82,11 @@ def random_problem(rng: np.random.Generator, max_flops: int = 4_000_000) -> Prob
 
 def sample(pick: Picker, max_flops: int = 4_000_000, attempts: int = 50) -> Problem:
     """Decide on a problem; one that is refused, too expensive or all padding is decided anew."""
-    families = {op.name: op.family for op in ops.operators().values() if op.family is not None}
+    families = {
+        op.name: op.family
+        for op in ops.operators().values()
+        if op.family is not None and op.name not in OTHER_MEANINGS
+    }
     # The more options an operator takes, the more there is to try.
     names = [name for name, family in families.items() for _ in range(1 + len(family.options) // 2)]
     for _ in range(attempts):

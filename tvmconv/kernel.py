@@ -19,7 +19,10 @@ from tvmconv.layout import Layout
 #: tiles: ``data_tile`` (a transform of the input), ``product`` (a contraction for each transformed
 #: element), ``sums`` (its result) and ``output_tile`` (a transform back). Of windows on planes:
 #: ``rows`` (a buffer of rows, or the reduction that reads it), ``phases`` (the buffer by phase of
-#: the columns), ``wide`` (results in whole vectors) and ``lanes`` (a plane as some vectors).
+#: the columns), ``wide`` (results in whole vectors) and ``lanes`` (a plane as some vectors). Of
+#: resampling: ``lines`` or, on planes, ``plane_lines`` (rows of the input combined), and what
+#: combines columns: ``columns`` (a vector of channels at a time), ``gathered`` (columns at the
+#: places of a table) or ``interleaved`` (outputs by phase, of which each input has some).
 KIND = "tvmconv.kind"
 
 #: Attribute of the output stage of a contraction on planes: output channels in a group.

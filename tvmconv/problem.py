@@ -107,6 +107,8 @@ class Problem:
         """S = conv(|x|, |w|) + |b| of the accuracy formula; 0 where nothing is rounded."""
         if self.family.arithmetic == "maximum":
             return np.zeros(self.output_shape)
+        if self.family.magnitude is not None:
+            return self.family.magnitude(self, arrays)
         return self.family.reference(self, {name: np.abs(a) for name, a in arrays.items()})
 
     # --- what it is

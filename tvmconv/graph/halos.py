@@ -18,7 +18,7 @@ def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         return winograd.halo(problem, outputs)
     if problem.family.transposed:
         return phases.halo(problem)
-    if not problem.kernel or problem.op.startswith("global"):
+    if not problem.kernel or not problem.family.windows:
         return [0] * problem.rank, [0] * problem.rank
     highs = [
         max(0, (out - 1) * stride + extent - low - size)

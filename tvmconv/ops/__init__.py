@@ -100,6 +100,8 @@ class Family:
         ``reference(problem, arrays)`` gives the output before the activation in float64; arrays
         are named as in ``inputs``. With absolute values for arrays it gives the magnitude of the
         accuracy formula, unless the arithmetic is a maximum.
+    magnitude : callable, optional
+        ``magnitude(problem, arrays)``, where the reference of absolute values is not that.
     arithmetic : str
         How terms are combined: ``"multiply-add"`` (2 FLOP a term), ``"mean"`` or ``"maximum"``
         (1 FLOP a term). A mean of integers may be rounded; a maximum never is.
@@ -107,6 +109,8 @@ class Family:
         Whether each input channel is a group of its own.
     transposed : bool
         Whether the window slides over the output: each input element is multiplied by every tap.
+    windows : bool
+        Whether windows slide over the input with its padding; otherwise there is no padding.
     """
 
     filter_form: tuple[str, ...]
@@ -119,6 +123,8 @@ class Family:
     arithmetic: Literal["multiply-add", "mean", "maximum"] = "multiply-add"
     depthwise: bool = False
     transposed: bool = False
+    magnitude: Callable[[Problem, Mapping[str, Array]], Float64] | None = None
+    windows: bool = True
 
 
 @dataclass(frozen=True)

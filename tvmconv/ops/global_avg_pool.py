@@ -68,6 +68,7 @@ FAMILY = Family(
     taps=lambda problem: prod(problem.in_spatial),
     reference=reference,
     arithmetic="mean",
+    windows=False,
 )
 
 CASES = (

@@ -6,6 +6,7 @@ becomes is canonical, so that two texts of one problem give equal problems.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -207,6 +208,62 @@ def flag(name: str) -> Option:
         problem.fail(name, f"must be true or false, got {_shown(value)!r}")
 
     return Option(name, lambda rank: False, read, lambda value: str(value).lower(), "true or false")
+
+
+def choice(name: str, values: Sequence[str]) -> Option:
+    """An option that is one of some words; the first is the default."""
+
+    def read(problem: Problem, value: object) -> Value:
+        if value not in values:
+            problem.fail(name, f"must be one of {', '.join(values)}, got {_shown(value)!r}")
+        return str(value)
+
+    return Option(name, lambda rank: values[0], read, str, f"one of {', '.join(values)}")
+
+
+def number(name: str, default: float) -> Option:
+    """An option that is a finite number; its value is the text of it."""
+
+    def read(problem: Problem, value: object) -> Value:
+        found = _numbers(value)
+        if found is None or len(found) != 1:
+            problem.fail(name, f"must be a finite number, got {_shown(value)!r}")
+        return _text(found)
+
+    return Option(name, lambda rank: _text([default]), read, str, "a number")
+
+
+def number_list(name: str) -> Option:
+    """An option that is a list of finite numbers, empty by default; see :func:`floats`."""
+
+    def read(problem: Problem, value: object) -> Value:
+        found = _numbers(value)
+        if found is None:
+            problem.fail(name, f"must be numbers, got {_shown(value)!r}")
+        return _text(found)
+
+    return Option(name, lambda rank: "", read, str, "a comma list of numbers")
+
+
+def floats(text: str) -> tuple[float, ...]:
+    """The numbers of a :func:`number_list`."""
+    return tuple(map(float, text.split(",")))
+
+
+def _numbers(value: object) -> list[float] | None:
+    """The finite numbers of a text, a number or a sequence; None if there is something else."""
+    items: Sequence[object] = value.split(",") if isinstance(value, str) else [value]
+    if isinstance(value, (tuple, list, np.ndarray)):
+        items = list(value)
+    try:
+        found = [float(str(item)) for item in items]
+    except ValueError:
+        return None
+    return found if found and all(map(math.isfinite, found)) else None
+
+
+def _text(numbers: Sequence[float]) -> str:
+    return ",".join(str(int(v)) if v == int(v) else repr(v) for v in numbers)
 
 
 def _read_activation(problem: Problem, value: object) -> Value:
