@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from itertools import product
 from math import prod
@@ -26,6 +25,7 @@ from tests.kernels import (
     sliced,
     trials,
 )
+from tests.onnx_backend import cases, data_of
 from tests.onnx_models import feeds, net, normal, ops_of
 from tests.strategies import RandomPicker, draw
 from tvmconv import accuracy, ops
@@ -377,13 +377,9 @@ def test_a_weight_known_at_run_time(text: str, in_block: int) -> None:
 
 
 def onnx_cases() -> list[Any]:
-    from onnx.backend.test.case.node import collect_testcases
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of ONNX's own arithmetic
-        found = collect_testcases("ConvTranspose")
-    cases = [case for case in found if case.name.startswith("test_convtranspose")]
-    return [pytest.param(case.model, *case.data_sets[0], id=case.name) for case in cases]
+    found = {n: case for n, case in cases().items() if n.startswith("node/convtranspose")}
+    data = {name: data_of(case) for name, case in found.items()}
+    return [pytest.param(model, *sets[0], id=name) for name, (model, sets) in data.items()]
 
 
 def test_there_are_cases_of_onnx() -> None:

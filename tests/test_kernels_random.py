@@ -20,7 +20,7 @@ from tests.kernels import (
     sliced,
     trials,
 )
-from tests.strategies import random_problem
+from tests.strategies import OTHER_MEANINGS, random_problem
 from tvmconv import accuracy, ops
 from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.kernels import prim_func
@@ -146,7 +146,8 @@ def test_the_draws_vary() -> None:
     rng = np.random.default_rng(7)
     drawn = [draw(rng, first=True) for _ in range(400)]
     specs = [d.spec for d in drawn]
-    assert {s.op for s in specs} == {op.name for op in ops.operators().values() if op.family}
+    families = {op.name for op in ops.operators().values() if op.family}
+    assert {s.op for s in specs} == families - {*OTHER_MEANINGS}
     assert sum(s.output.slots > 0 for s in specs) > 50
     assert sum(s.output.has_halo for s in specs) > 50
     assert sum(s.inputs[0].slots > 0 for s in specs) > 50
