@@ -288,6 +288,7 @@ SNAPSHOTS = {
     "explain-pool": "max_pool2d:1x64x112x112:3x3:stride=2:padding=1:ceil_mode=true",
     "explain-1d": "conv1d:1x64x1000:64x9:padding=32,0:dilation=4",
     "explain-dense": "dense:1x49152:1000:bias=true",
+    "explain-conv-transpose": "conv2d_transpose:1x64x28x28:32x3x3:stride=2:padding=1",
 }
 
 

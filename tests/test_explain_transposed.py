@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.explain_cases import transposed
 from tvmconv.explain import explain
 from tvmconv.explain.alternatives import alternatives
 from tvmconv.explain.axes import TransposedAxis, axes_of
@@ -21,8 +20,6 @@ from tvmconv.explain.shapes import formula, macs, reads_section, shape_section, 
 from tvmconv.explain.text import render
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.problem import Problem
-
-__all__ = ["transposed"]
 
 #: (size, kernel, stride, dilation, low, high, output_padding) and the output size.
 SIZES = [
@@ -79,7 +76,6 @@ def problem_of(kernel: int = 3, **options: object) -> Problem:
     return Problem.make("conv_transpose", (1, 2, 4, 4), (3, kernel, kernel), **options)
 
 
-@pytest.mark.usefixtures("transposed")
 def test_cost_without_zeros() -> None:
     problem = Problem.make("conv_transpose", (1, 64, 28, 28), (32, 4, 4), stride=2, padding=1)
     axes = axes_of(problem)
@@ -92,7 +88,6 @@ def test_cost_without_zeros() -> None:
     assert (resized.parameters, dense.macs) == (64 * 32 * 9, 64 * 28**2 * 32 * 56**2)
 
 
-@pytest.mark.usefixtures("transposed")
 def test_formula_and_reads() -> None:
     problem = problem_of(stride=2, padding=1, output_padding=1)
     axes = axes_of(problem)
@@ -110,7 +105,6 @@ def test_formula_and_reads() -> None:
     assert section.rows[1] == ("C", "1", "0, 1", "")
 
 
-@pytest.mark.usefixtures("transposed")
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
@@ -138,16 +132,6 @@ def test_checkerboard(options: dict[str, object], advice: str) -> None:
         assert "even: every output away from the edges" in str(explain(same, "znver5"))
 
 
-@pytest.mark.usefixtures("transposed")
-def test_text(snapshot: Callable[[str, str], None]) -> None:
-    """What is the operator's own of the text, in a snapshot."""
-    found = explain(problem_of(stride=2, padding=1), "znver5")
-    assert isinstance(found, ProblemExplanation)
-    own = [s for s in found.sections() if s.title.startswith(("output", "what output", "overlap"))]
-    snapshot("explain-transposed", render(own) + "\n")
-
-
-@pytest.mark.usefixtures("transposed")
 def test_numbers_and_matrix() -> None:
     problem = Problem.make("conv_transpose", (1, 1, 2, 2), (1, 2, 2), stride=1)
     arrays = {
@@ -163,7 +147,6 @@ def test_numbers_and_matrix() -> None:
     assert "  w11 w10 w01 w00\n" in text
 
 
-@pytest.mark.usefixtures("transposed")
 def test_picture_has_the_zeros() -> None:
     problem = problem_of(stride=2)
     found = explain(problem, "znver5")
@@ -180,7 +163,6 @@ def test_picture_has_the_zeros() -> None:
     assert "the compiler inserts none" in words
 
 
-@pytest.mark.usefixtures("transposed")
 @pytest.mark.parametrize("rank", [1, 3])
 def test_other_ranks_are_drawn(rank: int) -> None:
     shape, kernel = (1, 2, *(3,) * rank), (2, *(3,) * rank)
@@ -192,7 +174,6 @@ def test_other_ranks_are_drawn(rank: int) -> None:
     assert problem.text in words
 
 
-@pytest.mark.usefixtures("transposed")
 def test_receptive_fields_after_upsampling() -> None:
     """Against the references: neighbours differ, and the longest field is meant."""
     chain = [
