@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from math import gcd
 from xml.etree import ElementTree
 
@@ -17,7 +16,6 @@ from tvmconv.explain.overlap import even_kernel, is_even, overlap, phase_taps
 from tvmconv.explain.problem import ProblemExplanation
 from tvmconv.explain.receptive import receptive_fields
 from tvmconv.explain.shapes import formula, macs, reads_section, shape_section, useful_flops
-from tvmconv.explain.text import render
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.problem import Problem
 
