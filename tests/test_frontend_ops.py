@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import zip_longest
 
 import numpy as np
 import pytest
 
+from tests.kernels import inputs_of
 from tests.onnx_models import check, ints, net, normal, ops_of
 from tvmconv import ops
 from tvmconv.errors import InputError
@@ -25,8 +25,7 @@ BAD = [(op.name, case) for op in OPERATORS for case in op.bad_cases]
 def test_case(name: str, case: Case) -> None:
     """The reference has the shape that is announced, the dtype of x, and no side effects."""
     operator = ops.get(name)
-    arrays = [normal(*shape, seed=i) for i, shape in enumerate(case.shapes)]
-    arrays = [a > 0 if d == "bool" else a for a, d in zip_longest(arrays, case.dtypes)]
+    arrays = inputs_of(operator, case)
     copies = [array.copy() for array in arrays]
     result = operator.reference(arrays, case.attrs)
     assert result.shape == operator.output_shape(case.shapes, case.attrs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
-
 import numpy as np
 import pytest
 
@@ -11,6 +9,7 @@ from tests.kernels import (
     Kernel,
     case_kernels,
     compile_specs,
+    inputs_of,
     problem_kernel,
     problem_spec,
     reference,
@@ -20,7 +19,7 @@ from tests.kernels import (
 from tvmconv import ops
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
-from tvmconv.ops import Array, Case, Operator
+from tvmconv.ops import Case, Operator
 from tvmconv.problem import Problem
 
 INTERNAL = [ops.get("elementwise"), ops.get("pack_weight")]
@@ -93,29 +92,6 @@ def test_zeros_pad_a_maximum_of_what_is_not_negative(problem: Problem) -> None:
     x = np.abs(exact.arrays["x"])
     (got,) = run([Kernel(problem_spec(problem, zero_padding=True), (x,))])
     np.testing.assert_array_equal(got, problem.reference({"x": x}))
-
-
-def inputs_of(op: Operator, case: Case) -> list[Array]:
-    """Random inputs; positive where the function needs that."""
-    rng = np.random.default_rng(len(case.source))
-    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in case.shapes]
-    if op.name in ("log", "sqrt", "pow"):
-        return [np.abs(array) + np.float32(0.25) for array in arrays]
-    if op.name in ("equal", "arg_max", "arg_min"):
-        return [np.round(array) for array in arrays]
-    if op.name == "reduce_prod":  # of numbers near 1
-        return [np.exp(array / np.float32(99)) for array in arrays]
-    if op.name == "acosh":
-        return [np.abs(array) + np.float32(1.0) for array in arrays]
-    if op.name in ("acos", "asin", "atanh"):
-        return [np.tanh(array) for array in arrays]
-    if op.name == "is_nan":
-        return [np.where(array > 1, np.float32(np.nan), array) for array in arrays]
-    if op.name in ("is_infinity", "is_minus_infinity"):
-        return [np.where(np.abs(array) > 1, array * np.float32(np.inf), array) for array in arrays]
-    if op.name == "is_not_zero":
-        return [np.where(np.abs(array) > 1, array, np.float32(0)) for array in arrays]
-    return [a > 0 if d == "bool" else a for a, d in zip_longest(arrays, case.dtypes)]
 
 
 @pytest.mark.parametrize(("op", "case"), OTHERS)

@@ -31,6 +31,7 @@ ONNX_TYPES = {
     "depthwise_conv": "Conv",
     "max_pool": "MaxPool",
     "avg_pool": "AveragePool",
+    "lp_pool": "LpPool",
     "global_max_pool": "GlobalMaxPool",
     "global_avg_pool": "GlobalAveragePool",
     "dense": "Gemm",
@@ -190,6 +191,9 @@ def by_loops(problem: Problem, arrays: dict[str, Array]) -> Array:
                 terms.append(int(x[(n, source, *at)]) * factor)
         if problem.family.arithmetic == "maximum":
             y[(n, co, *place)] = max(terms)
+        elif problem.family.arithmetic == "norm":
+            power = problem.option("p")
+            y[(n, co, *place)] = sum(abs(term) ** power for term in terms) ** (1 / power)
         elif problem.family.arithmetic == "mean":
             y[(n, co, *place)] = sum(terms) / (counted if problem.count_include_pad else len(terms))
         else:
@@ -243,6 +247,8 @@ def to_onnx(problem: Problem) -> onnx.ModelProto:
             attributes["ceil_mode"] = int(problem.ceil_mode)
         else:
             attributes["group"] = problem.groups
+        if problem.op == "lp_pool":
+            attributes["p"] = problem.option("p")
         if problem.op == "avg_pool":
             attributes["count_include_pad"] = int(problem.count_include_pad)
         if problem.family.transposed:
@@ -261,17 +267,21 @@ def evaluator_is_wrong(problem: Problem) -> bool:
     """Where ONNX 1.23's evaluator does not compute what its operators' text says.
 
     Maxima with unit strides, and over whole maps, are written for two axes, whose paddings they
-    take in another order. Groups of a transposed convolution take the weight of others, and give
-    one channel each. And where ceil mode's last window of an average reaches 2 or more elements
-    beyond the padding, half of that is put before the input, which moves all windows.
+    take in another order, and without ceil mode. Groups of a transposed convolution take the weight
+    of others, and give one channel each. A norm is made of a mean times the window's size, but ceil
+    mode's last mean is of fewer. And where ceil mode's last window of an average reaches 2 or more
+    elements beyond the padding, half of that is put before the input, which moves all windows.
     """
     if problem.family.arithmetic == "maximum":
         unit = set(problem.stride + problem.dilation) == {1}
-        return unit and (problem.rank != 2 or problem.pads_low[1] != problem.pads_high[0])
+        uneven = problem.rank != 2 or problem.pads_low[1] != problem.pads_high[0]
+        return unit and (uneven or problem.ceil_mode)
     if problem.family.transposed:
         return problem.groups > 1
     if not problem.ceil_mode:
         return False
+    if problem.family.arithmetic == "norm":
+        return True
     ends = zip(
         problem.out_spatial,
         problem.stride,

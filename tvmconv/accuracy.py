@@ -209,7 +209,7 @@ def is_exact(problem: Problem) -> bool:
     not for transformed tiles, and not for means, whose division may be a multiplication by a
     reciprocal.
     """
-    rounds = problem.family.arithmetic == "mean" or algorithm_of(problem) != "direct"
+    rounds = problem.family.arithmetic in ("mean", "norm") or algorithm_of(problem) != "direct"
     if problem.activation:
         rounds |= not activation.split(problem.activation)[0].exact
     return not rounds

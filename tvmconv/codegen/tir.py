@@ -35,6 +35,9 @@ def _rebuild(stmt: TVMObject, visit: Callable[[TVMObject], TVMObject | None]) ->
         return _loop_with(stmt, _rebuild(stmt.body, visit))
     if isinstance(stmt, tirx.SeqStmt):
         return tirx.SeqStmt([_rebuild(part, visit) for part in stmt.seq])
+    if isinstance(stmt, tirx.IfThenElse):
+        other = None if stmt.else_case is None else _rebuild(stmt.else_case, visit)
+        return tirx.IfThenElse(stmt.condition, _rebuild(stmt.then_case, visit), other)
     return stmt
 
 

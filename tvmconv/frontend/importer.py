@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 
     from tvmconv.ops import Importer
 
-#: Element types that inputs may have.
-COMPUTE_DTYPES = ("float32", "bool")
-
-#: Element types of outputs; those that are known when the model is compiled may have any.
-OUTPUT_DTYPES = (*COMPUTE_DTYPES, "int64")
+#: Element types that run-time tensors may have.
+COMPUTE_DTYPES = ("float32", "bool", "int8", "uint8", "int32", "int64")
 
 
 def importers() -> dict[str, Importer]:
@@ -233,7 +230,7 @@ class _Import:
         value = self._value(name)
         if value is None:
             raise self.fail(f"output {quoted(name)} is made by no node")
-        if value.dtype not in (OUTPUT_DTYPES if value.data is None else DTYPES.values()):
+        if value.dtype not in (COMPUTE_DTYPES if value.data is None else DTYPES.values()):
             raise self.fail(f"output {quoted(name)}: element type {value.dtype} is not supported")
         check_shape(value.shape, f"{self.file}: output {quoted(name)}")
         if value.name == name:

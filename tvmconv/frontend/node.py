@@ -268,11 +268,15 @@ class Builder:
 
 
 def _result_dtype(operator: Operator, inputs: Sequence[Value], folds: bool) -> str:
-    """Return the element type of a node's output; refuse what no kernel computes."""
+    """Return the element type of a node's output; refuse what no kernel computes.
+
+    Which types an operator of a family takes is an option of its problem.
+    """
     if operator.output_dtype is not None:
         return operator.output_dtype([value.dtype for value in inputs])
     dtype = _common_dtype(inputs)
-    if not folds and not operator.any_dtype and dtype != "float32":
+    free = folds or operator.any_dtype or operator.family is not None
+    if not free and dtype != "float32":
         raise InputError(f"is not supported for {dtype} tensors that are computed at run time")
     return dtype
 

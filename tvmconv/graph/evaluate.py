@@ -94,7 +94,7 @@ def _bind(graph: Graph, inputs: Inputs, dtype: str) -> dict[Value, Array]:
                 f"{graph.name}: input '{value.name}' must have shape {value.shape}, "
                 f"has {array.shape}"
             )
-        bound[value] = array.astype(dtype, copy=False)
+        bound[value] = array.astype(dtype if value.dtype == "float32" else value.dtype, copy=False)
     return bound
 
 

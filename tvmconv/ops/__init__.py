@@ -103,8 +103,9 @@ class Family:
     magnitude : callable, optional
         ``magnitude(problem, arrays)``, where the reference of absolute values is not that.
     arithmetic : str
-        How terms are combined: ``"multiply-add"`` (2 FLOP a term), ``"mean"`` or ``"maximum"``
-        (1 FLOP a term). A mean of integers may be rounded; a maximum never is.
+        How terms are combined: ``"multiply-add"`` (2 FLOP a term), ``"mean"``, ``"norm"`` or
+        ``"maximum"`` (1 FLOP a term). A mean or a norm of integers may be rounded; a maximum never
+        is.
     depthwise : bool
         Whether each input channel is a group of its own.
     transposed : bool
@@ -120,7 +121,7 @@ class Family:
     out_spatial: Callable[[Problem], Shape]
     taps: Callable[[Problem], int]
     reference: Callable[[Problem, Mapping[str, Array]], Float64]
-    arithmetic: Literal["multiply-add", "mean", "maximum"] = "multiply-add"
+    arithmetic: Literal["multiply-add", "mean", "norm", "maximum"] = "multiply-add"
     depthwise: bool = False
     transposed: bool = False
     magnitude: Callable[[Problem, Mapping[str, Array]], Float64] | None = None

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tvmconv.errors import InputError
 from tvmconv.kernel import KIND, KernelSpec
 from tvmconv.ops import BadCase, Case, Importer, Operator, expressions, register
+from tvmconv.ops._dtypes import taking
 from tvmconv.ops._shapes import Shape, axis_in, expect_inputs, integer
 
 if TYPE_CHECKING:
@@ -49,13 +50,6 @@ def arg_max(arrays: Sequence[Array], attrs: Attrs) -> Array:
 def arg_min(arrays: Sequence[Array], attrs: Attrs) -> Array:
     """Return the index of the smallest element, the first or the last of equal ones."""
     return _reference(arrays, attrs, False)
-
-
-def output_dtype(dtypes: Sequence[str]) -> str:
-    """Return int64, the type of ONNX's indices."""
-    if dtypes[0] != "float32":
-        raise InputError(f"takes float32, not {dtypes[0]}")
-    return "int64"
 
 
 def compute(spec: KernelSpec) -> list[Any]:
@@ -117,7 +111,7 @@ for _name, _onnx, _what, _function in (
             name=_name,
             summary=f"index of the {_what} element along an axis",
             output_shape=output_shape,
-            output_dtype=output_dtype,
+            output_dtype=taking("float32", result="int64"),
             reference=_function,
             onnx={_onnx: _importer(_name)},
             cases=CASES,

@@ -55,7 +55,8 @@ def split(text: str) -> tuple[str, Shape, Shape, tuple[tuple[str, str], ...]]:
     name, *fields = text.split(":")
     names = problem_names()
     if name not in names:
-        hint = ops.nearest(name, names) or f"; known are {', '.join(names)}"
+        known = (f"{op}Nd" if rank else op for op, rank in names.values())
+        hint = ops.nearest(name, names) or f"; known are {', '.join(dict.fromkeys(known))}"
         raise InputError(f"{shortened(text)}: unknown operator {name[:40]!r}{hint}")
     op, rank = names[name]
     family = ops.get(op).family

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tvmconv.graph.ir import Value
 
 
+#: Element types of which maxima are taken.
+DTYPES = ("float32", "int8", "uint8")
+
+
 def validate(problem: Problem) -> None:
     """Refuse padding as long as the window, and windows that see nothing but padding."""
     for axis, span in enumerate(problem.kernel_extent):
@@ -52,7 +56,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     if out.block == 1:
         # The nearest row inside belongs to the window too, unless the window skips it.
         nearest = set(p.dilation[:-1]) <= {1}
-        x, pool = rows.pooled(spec, te.max, te.min_value("float32"), nearest)
+        x, pool = rows.pooled(spec, te.max, te.min_value(p.dtype), nearest)
         operands, output = expressions.finish(spec, lambda *index: pool(*index))
         return [x, *operands, output]
     x = expressions.placeholder(x_layout, "x")
@@ -83,26 +87,33 @@ def _inside(problem: Problem, place: list[Any], at: Callable[[list[Any]], Any]) 
     if set(problem.dilation) == {1}:
         return element  # the nearest element inside belongs to the window too
     ends = [c for q, size in zip(place, sizes, strict=True) for c in (q >= 0, q < size)]
-    return tirx.if_then_else(tirx.all(*ends), element, te.min_value("float32"))
+    return tirx.if_then_else(tirx.all(*ends), element, te.min_value(problem.dtype))
 
 
-def import_max_pool(node: OnnxNode, builder: Builder) -> Value:
-    """ONNX ``MaxPool`` without its second output."""
+def import_max_pool(node: OnnxNode, builder: Builder) -> Value | list[Value]:
+    """ONNX ``MaxPool``; where its second output is used, a kernel of its own finds the places."""
     node.allow_attrs(
         "auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides"
     )
-    if len(node.outputs) > 1 and node.outputs[1]:
-        node.fail("the output 'Indices' is not supported")
     rank = importing.spatial_rank(node)
     options = importing.window_options(node, rank)
     options["ceil_mode"] = importing.flag_attr(node, "ceil_mode")
     kernel = importing.kernel_shape(node, rank)
-    return importing.emit(node, builder, "max_pool", [node.input(0)], kernel, options)
+    x = node.input(0)
+    y = importing.emit(node, builder, "max_pool", [x], kernel, options)
+    if len(node.outputs) < 2 or not node.outputs[1]:
+        return y
+    attrs = {
+        "problem": builder.nodes[-1].attrs["problem"],
+        "storage_order": int(importing.flag_attr(node, "storage_order")),
+        "edges": "test",  # it reads no padding
+    }
+    return [y, builder.emit("max_pool_indices", [x, y], attrs)]
 
 
 FAMILY = Family(
     filter_form=("K",),
-    options=(opt.STRIDE, opt.PADDING, opt.DILATION, opt.CEIL_MODE, opt.DTYPE),
+    options=(opt.STRIDE, opt.PADDING, opt.DILATION, opt.CEIL_MODE, opt.dtype_of(DTYPES)),
     validate=validate,
     inputs=lambda problem: {"x": problem.input_shape},
     out_spatial=shared.out_spatial,

@@ -38,7 +38,7 @@ class DType:
     itemsize : int
         Bytes an element.
     roundoff, acc_roundoff : float
-        Unit roundoff u of the type and of the accumulator it is summed in.
+        Unit roundoff u of the type and of the accumulator it is summed in; 0 for integers.
     smallest_subnormal : float
     """
 
@@ -52,6 +52,8 @@ DTYPES = {
     "float32": DType(4, 2.0**-24, 2.0**-24, 2.0**-149),
     "float16": DType(2, 2.0**-11, 2.0**-24, 2.0**-24),
     "bfloat16": DType(2, 2.0**-8, 2.0**-24, 2.0**-133),
+    "int8": DType(1, 0.0, 0.0, 0.0),
+    "uint8": DType(1, 0.0, 0.0, 0.0),
 }
 #: Those that problems may have today.
 SUPPORTED_DTYPES = ("float32",)
@@ -197,6 +199,15 @@ def _read_groups(problem: Problem, value: object) -> Value:
     return numbers[0]
 
 
+def whole(name: str, default: int) -> Option:
+    """An option that is one integer, at least 1."""
+
+    def read(problem: Problem, value: object) -> Value:
+        return _integers(problem, name, value, (1,), 1)[0]
+
+    return Option(name, lambda rank: default, read, str, "an integer")
+
+
 def flag(name: str) -> Option:
     """An option that is ``true`` or ``false`` (the default)."""
 
@@ -277,11 +288,16 @@ def _read_activation(problem: Problem, value: object) -> Value:
         problem.fail("activation", str(error))
 
 
-def _read_dtype(problem: Problem, value: object) -> Value:
-    if not isinstance(value, str) or value not in SUPPORTED_DTYPES:
-        names = ", ".join(SUPPORTED_DTYPES)
-        problem.fail("dtype", f"must be one of {names}, got {_shown(value)!r}")
-    return value
+def dtype_of(names: Sequence[str]) -> Option:
+    """The option for the element type of inputs and output."""
+
+    def read(problem: Problem, value: object) -> Value:
+        if not isinstance(value, str) or value not in names:
+            known = ", ".join(names)
+            problem.fail("dtype", f"must be one of {known}, got {_shown(value)!r}")
+        return value
+
+    return Option("dtype", lambda rank: names[0], read, str, f"one of {', '.join(names)}")
 
 
 def _read_algorithm(problem: Problem, value: object) -> Value:
@@ -317,9 +333,7 @@ ACTIVATION = Option(
     str,
     f"one of {', '.join(activation.ACTIVATIONS)}, with parameters after commas",
 )
-DTYPE = Option(
-    "dtype", lambda rank: "float32", _read_dtype, str, f"one of {', '.join(SUPPORTED_DTYPES)}"
-)
+DTYPE = dtype_of(SUPPORTED_DTYPES)
 ALGORITHM = Option(
     "algorithm", lambda rank: "auto", _read_algorithm, str, f"one of {', '.join(ALGORITHMS)}"
 )

@@ -108,11 +108,17 @@ def _row_start(layout: Layout, n: Any, channel: Any, place: Sequence[Any]) -> An
     return start
 
 
-def pooled(spec: KernelSpec, reduce: Callable[..., Any], fill: Any, nearest: bool) -> list[Any]:
+def pooled(
+    spec: KernelSpec,
+    reduce: Callable[..., Any],
+    fill: Any,
+    nearest: bool,
+    term: Callable[[Any], Any] = lambda element: element,
+) -> list[Any]:
     """The input, and its reduction (``te.sum``, ``te.max``) over the taps ``rk0`` …, on planes.
 
     The windows' rows are reduced first, for whole rows of the input with ``fill`` around them;
-    then their columns.
+    then their columns. What is reduced is ``term(element)``.
     """
     from tvmconv._tvm import te
 
@@ -130,7 +136,7 @@ def pooled(spec: KernelSpec, reduce: Callable[..., Any], fill: Any, nearest: boo
         where = [n, c, *place[:-1], column + reach[-1][0]]
         ends = ([0] * p.rank, [taps - 1 for taps in p.kernel])
         together = [expressions.window(p, [*position, 0], end)[:-1] for end in ends]
-        found = element(layout, x, where, reach, fill, nearest, together)
+        found = term(element(layout, x, where, reach, fill, nearest, together))
         return reduce(found, axis=taps) if taps else found
 
     shape = (*spec.output.shape[:-1], reach[-1][1] - reach[-1][0] + 1)

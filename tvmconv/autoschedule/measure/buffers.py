@@ -43,6 +43,8 @@ def in_blocks(array: Array, layout: Layout, padding: float) -> Array:
 
 def pack(array: Array, layout: Layout, halo: float, poison: float) -> Array:
     """A whole buffer: the tensor in its place, the halo around it, poison everywhere else."""
+    if np.issubdtype(layout.dtype, np.integer):
+        halo = poison = np.iinfo(layout.dtype).max
     buffer = np.full(layout.buffer_shape, poison, layout.dtype)
     if len(layout.shape) >= 2:
         buffer[:, layout.first : layout.first + layout.own_slots] = halo
