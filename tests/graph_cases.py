@@ -370,8 +370,8 @@ def reduction_to_one_channel_that_is_padded(m: Maker) -> Value:
 def result_with_a_halo_and_blocks_of_one_row(m: Maker) -> Value:
     x = m.emit("slice", [m.x(2, 40, 3, 16)],
                {"starts": [1], "ends": [4], "axes": [1], "steps": [1]})  # fmt: skip
-    return m.conv(m.emit("pad", [x], {"lows": [0, 0, 1, 0], "highs": [0, 2, 0, 0], "value": 0.5}),
-                  16, 3)  # fmt: skip
+    attrs = {"lows": [0, 0, 1, 0], "highs": [0, 2, 0, 0], "value": 0.5, "mode": "constant"}
+    return m.conv(m.emit("pad", [x], attrs), 16, 3)
 
 
 @case

@@ -301,7 +301,8 @@ def reduction(m: GraphMaker) -> None:
 def pad(m: GraphMaker) -> None:
     x = m.value(lambda v: len(v.shape) > 0)
     low, high = ([int(m.rng.integers(0, 3)) for _ in x.shape] for _ in range(2))
-    m.emit("pad", [x], {"lows": low, "highs": high, "value": m.pick((0.0, -1.5))})
+    value = m.pick((0.0, -1.5))
+    m.emit("pad", [x], {"lows": low, "highs": high, "value": value, "mode": "constant"})
 
 
 def cut(m: GraphMaker) -> None:

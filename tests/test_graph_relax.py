@@ -191,8 +191,8 @@ def test_instruments_see_every_pass_and_a_well_formed_module() -> None:
     with tvm.transform.PassContext(instruments=[recorder]):
         optimized(load(light_path("light_squeezenet")), 16)
     assert recorder.names == [
-        "FlipTransposed", "FoldShuffles", "AsPrograms", "SinkReshapes", "DenseOnMaps",
-        "SinkReshapes", "FuseElementwise", "DeadCodeElimination", "AssignForms",
+        "SplitPaddingModes", "FlipTransposed", "FoldShuffles", "AsPrograms", "SinkReshapes",
+        "DenseOnMaps", "SinkReshapes", "FuseElementwise", "DeadCodeElimination", "AssignForms",
         "ChooseAlgorithms", "AssignHalos", "ShareConcatenations", "ShareViews", "tvmconv",
     ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvmconv import ops
 from tvmconv.autoschedule.record import Cache
 from tvmconv.autoschedule.workload import alternatives, canonical
 from tvmconv.kernel import KernelSpec
@@ -186,6 +187,17 @@ def _weight_bytes(graph: Graph) -> int:
     return sum(value.data.nbytes for value in graph.constants() if value.data is not None)
 
 
+def _is_tuned(spec: KernelSpec) -> bool:
+    """Whether measurements can make a kernel's arguments: all of them are float32."""
+    if spec.op == _NOT_TUNED or any(v.dtype != "float32" for v in (*spec.inputs, spec.output)):
+        return False
+    operator = ops.get(spec.op)
+    weights = operator.family is not None and len(Problem.parse(spec.attrs["problem"]).inputs) > 1
+    if operator.pack is None or weights:
+        return True
+    return all(table.dtype == "float32" for table in operator.pack(spec, []))
+
+
 def _kernels(
     plan: Plan, kernels: dict[str, KernelSpec], *, network: bool
 ) -> Iterator[tuple[str, tuple[KernelSpec, ...], int]]:
@@ -196,7 +208,7 @@ def _kernels(
     found: dict[str, tuple[KernelSpec, ...]] = {}
     counts: Counter[str] = Counter()
     for name, count in runs.items():
-        if kernels[name].op != _NOT_TUNED:
+        if _is_tuned(kernels[name]):
             specs = alternatives(kernels[name], network)
             found[specs[0].text] = specs
             counts[specs[0].text] += count

@@ -32,6 +32,14 @@ ONNX_TYPES = {
     "global_max_pool": "GlobalMaxPool",
     "global_avg_pool": "GlobalAveragePool",
     "dense": "Gemm",
+    "resize": "Resize",
+}
+#: Options of Resize that are not benchmarked: ONNX has them in later opsets, or other inputs.
+_LATER = ("antialias", "roi", "scales")
+_RESIZE_ATTRIBUTES = {
+    "mode": "mode",
+    "coordinates": "coordinate_transformation_mode",
+    "nearest": "nearest_mode",
 }
 
 
@@ -61,9 +69,11 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
     x = arrays.pop("x")
     constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     last = "linear" if problem.activation else "y"
-    node = helper.make_node(
-        kind, list(problem.inputs), [last], name="layer", **_attributes(problem)
-    )
+    names = list(problem.inputs)
+    if kind == "Resize":
+        constants.append(numpy_helper.from_array(np.array(problem.output_shape), "sizes"))
+        names = ["x", "", "", "sizes"]
+    node = helper.make_node(kind, names, [last], name="layer", **_attributes(problem))
     after, limits = _activation_nodes(problem.activation)
     graph = helper.make_graph(
         [node, *after],
@@ -80,7 +90,8 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
 
 def onnx_type(problem: Problem) -> str:
     """Name the ONNX operator of a problem; InputError if there is none."""
-    if problem.op not in ONNX_TYPES:
+    plain = problem.option("padding_mode") in (None, "zeros")
+    if problem.op not in ONNX_TYPES or not plain or any(map(problem.option, _LATER)):
         raise InputError(
             f"{problem}: {problem.name} is no single ONNX operator, so no library has it"
         )
@@ -103,6 +114,10 @@ def _attributes(problem: Problem) -> dict[str, Any]:
         return {"transB": 1}
     if problem.op.startswith("global_"):
         return {}
+    if problem.op == "resize":
+        found = {name: problem.option(key) for key, name in _RESIZE_ATTRIBUTES.items()}
+        found["cubic_coeff_a"] = float(problem.option("cubic_coeff"))
+        return {**found, "exclude_outside": int(problem.option("exclude_outside"))}
     attributes: dict[str, Any] = {
         "kernel_shape": problem.kernel,
         "strides": problem.stride,

@@ -127,6 +127,8 @@ def _entry(problem: Problem, constants: Arrays) -> Entry:
         weight = constants["weight"]
         parameters = f"0={problem.co} 1={int(problem.bias)} 2={weight.size}"
         return "InnerProduct", parameters, _weights(weight, constants)
+    if problem.op == "resize":
+        raise PeerRefusal("ncnn: interpolates otherwise than ONNX")
     return _convolution(problem, constants)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from tvmconv import ops
 from tvmconv.graph.flip import flip_transposed
 from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.graph.padding import split_padding_modes
 from tvmconv.graph.shuffle import fold_shuffles
 from tvmconv.problem import Problem
 
@@ -258,6 +259,7 @@ def _join(host: Node, node: Node, through: Value) -> Node:
 
 
 REWRITES: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
+    ("SplitPaddingModes", split_padding_modes),
     ("FlipTransposed", flip_transposed),
     ("FoldShuffles", fold_shuffles),
     ("AsPrograms", as_programs),

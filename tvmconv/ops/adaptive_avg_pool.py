@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv.kernel import KernelSpec
-from tvmconv.ops import Array, Family, Float64, resampling
+from tvmconv.ops import Array, Family, Float64, resampling, resampling_kernel
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.ops.resampling import Axis
@@ -63,7 +63,7 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
 
 def compute(spec: KernelSpec) -> list[Any]:
     """Sums of rows, then of columns, with the reciprocal of each window's extent as weight."""
-    return resampling.compute(spec, axes_of(Problem.parse(spec.attrs["problem"]), True))
+    return resampling_kernel.compute(spec, axes_of(Problem.parse(spec.attrs["problem"]), True))
 
 
 def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:

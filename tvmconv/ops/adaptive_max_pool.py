@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv.kernel import KernelSpec
-from tvmconv.ops import Array, Float64, adaptive_avg_pool, resampling
+from tvmconv.ops import Array, Float64, adaptive_avg_pool, resampling, resampling_kernel
 from tvmconv.ops import family as shared
 from tvmconv.problem import Problem
 
@@ -25,7 +25,7 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
 def compute(spec: KernelSpec) -> list[Any]:
     """The maximum of rows, then of columns."""
     axes = adaptive_avg_pool.axes_of(Problem.parse(spec.attrs["problem"]), False)
-    return resampling.compute(spec, axes, "max")
+    return resampling_kernel.compute(spec, axes, "max")
 
 
 def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:

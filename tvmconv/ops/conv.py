@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 
 def validate(problem: Problem) -> None:
-    """Refuse groups that do not divide the channels, and an algorithm that cannot compute it."""
+    """Refuse groups that do not divide the channels, padding and algorithms that cannot be."""
+    shared.check_padding(problem)
     for name, count in (("input", problem.ci), ("output", problem.co)):
         if count % problem.groups:
             problem.fail("groups", f"must divide the {count} {name} channels,"
@@ -90,7 +91,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     """
     from tvmconv._tvm import te
 
-    p = Problem.parse(spec.attrs["problem"])
+    p = shared.with_zeros(Problem.parse(spec.attrs["problem"]))
     if winograd.tile_outputs(p):
         return winograd.compute(spec)
     if spec.output.block == 1:
@@ -179,6 +180,7 @@ FAMILY = Family(
     options=(
         opt.STRIDE,
         opt.PADDING,
+        opt.PADDING_MODE,
         opt.DILATION,
         opt.GROUPS,
         opt.BIAS,

@@ -19,7 +19,8 @@ from tvmconv.problem import Problem
 
 
 def validate(problem: Problem) -> None:
-    """Refuse output channels that are no multiple of the input channels."""
+    """Refuse output channels that are no multiple of the input channels, padding that cannot be."""
+    shared.check_padding(problem)
     if problem.co % problem.ci:
         problem.fail("filter", f"must have a multiple of the {problem.ci} input channels,"
                      f" got {problem.co}")  # fmt: skip
@@ -81,7 +82,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     """
     from tvmconv._tvm import te
 
-    p = Problem.parse(spec.attrs["problem"])
+    p = shared.with_zeros(Problem.parse(spec.attrs["problem"]))
     x_layout, out = spec.inputs[0], spec.output
     if out.block == 1:
         return _on_planes(spec, p)

@@ -20,6 +20,7 @@ from tvmconv.ops import (
     PackedWeight,
     Shape,
     get,
+    pad,
     register,
     windows,
 )
@@ -110,8 +111,40 @@ def out_spatial(problem: Problem) -> Shape:
     return tuple(windows.outputs(*axis, problem.ceil_mode) for axis in axes)
 
 
+def padding_mode(problem: Problem) -> str:
+    """The mode of a problem's padding as :mod:`tvmconv.ops.pad` calls it."""
+    mode = problem.option("padding_mode")
+    return "constant" if mode in (None, "zeros") else str(mode)
+
+
+def check_padding(problem: Problem) -> None:
+    """Refuse padding that its mode does not have."""
+    lows, highs = (0, 0, *problem.pads_low), (0, 0, *problem.pads_high)
+    try:
+        pad.check(problem.input_shape, lows, highs, padding_mode(problem))
+    except InputError as error:
+        problem.fail("padding_mode", f"cannot be: {error}")
+
+
+def with_zeros(problem: Problem) -> Problem:
+    """The problem of a kernel, of which the padding is zeros.
+
+    Raises
+    ------
+    ValueError
+        If it has another padding mode: a graph pass puts a border in its place.
+    """
+    if padding_mode(problem) != "constant":
+        raise ValueError(f"{problem}: a kernel pads with zeros")
+    return problem
+
+
 def padded(problem: Problem, x: Array, value: float) -> Float64:
     """``x`` in float64 with its padding filled, cut or extended to just what the windows read."""
+    mode = padding_mode(problem)
+    if mode != "constant":
+        lows, highs = (0, 0, *problem.pads_low), (0, 0, *problem.pads_high)
+        return pad.padded(x.astype(np.float64), lows, highs, mode, value)
     pads, cuts = [(0, 0), (0, 0)], [slice(None), slice(None)]
     for axis, count in enumerate(problem.out_spatial):
         needed = (count - 1) * problem.stride[axis] + problem.kernel_extent[axis]

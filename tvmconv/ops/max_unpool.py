@@ -143,7 +143,8 @@ def _import(node: OnnxNode, builder: Builder) -> Value:
     highs = [want - have for want, have in zip(wanted, y.shape, strict=True)]
     if min(highs) < 0:
         node.fail(f"output_shape {wanted} is less than {list(y.shape)}, which the windows cover")
-    return builder.emit("pad", [y], {"lows": [0] * len(highs), "highs": highs, "value": 0.0})
+    attrs = {"lows": [0] * len(highs), "highs": highs, "value": 0.0, "mode": "constant"}
+    return builder.emit("pad", [y], attrs)
 
 
 OPERATOR = register(

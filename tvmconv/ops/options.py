@@ -194,6 +194,11 @@ def _resolve_padding(problem: Problem) -> Mapping[str, Value]:
     return {"padding": (*lows, *highs), **({"ceil_mode": False} if problem.ceil_mode else {})}
 
 
+def _resolve_padding_mode(problem: Problem) -> Mapping[str, Value]:
+    """Without padding there is no mode."""
+    return {} if any(problem.option("padding")) else {"padding_mode": "zeros"}
+
+
 def _read_groups(problem: Problem, value: object) -> Value:
     numbers = _integers(problem, "groups", value, (1,), 1)
     return numbers[0]
@@ -322,6 +327,11 @@ def padding(resolve: Callable[[Problem], Mapping[str, Value]]) -> Option:
 
 
 PADDING = padding(_resolve_padding)
+#: What is beyond the edges of a convolution's input: see :mod:`tvmconv.ops.pad`.
+PADDING_MODE = replace(
+    choice("padding_mode", ("zeros", "reflect", "edge", "wrap", "sphere")),
+    resolve=_resolve_padding_mode,
+)
 GROUPS = Option("groups", lambda rank: 1, _read_groups, str, "a divisor of CI and CO")
 CEIL_MODE = flag("ceil_mode")
 COUNT_INCLUDE_PAD = flag("count_include_pad")

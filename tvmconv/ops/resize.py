@@ -19,7 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.kernel import KernelSpec
-from tvmconv.ops import Array, Family, Float64, importing, resampling, resize_import
+from tvmconv.ops import (
+    Array,
+    Family,
+    Float64,
+    importing,
+    resampling,
+    resampling_kernel,
+    resize_import,
+)
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
 from tvmconv.ops.resampling import Axis
@@ -185,7 +193,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     """Resample the axes; arguments are ``x``, the tables of :func:`pack`, operands, the output."""
     problem = Problem.parse(spec.attrs["problem"])
     value = float(problem.option("extrapolation"))
-    return resampling.compute(spec, axes_of(problem), "sum", value)
+    return resampling_kernel.compute(spec, axes_of(problem), "sum", value)
 
 
 def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:

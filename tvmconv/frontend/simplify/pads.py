@@ -22,7 +22,7 @@ def run(graph: Graph, budget: ConstantBudget) -> Graph:
 
 def _match(node: Node, view: View) -> Node | None:
     pad = view.producer(node.inputs[0], "pad") if node.inputs else None
-    if pad is None or "problem" not in node.attrs:
+    if pad is None or "problem" not in node.attrs or pad.attrs["mode"] != "constant":
         return None
     lows, highs = pad.attrs["lows"], pad.attrs["highs"]
     if any((*lows[:2], *highs[:2])):
