@@ -26,7 +26,7 @@ _CHANNELS = (1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 24, 32)
 _ACTIVATIONS = ("", "", "relu", "clip,-1,2", *(name for name in ACTIVATIONS if name != "clip"))
 
 #: Operators whose filter is no window.
-OTHER_MEANINGS = ("resize",)
+OTHER_MEANINGS = ("adaptive_avg_pool", "adaptive_max_pool", "resize")
 
 
 class Picker(Protocol):
