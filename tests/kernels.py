@@ -222,9 +222,11 @@ class Compiled:
 
     def __init__(self, funcs: Mapping[str, Any], target: Target) -> None:
         from tvmconv._tvm import tvm
+        from tvmconv.codegen.kernels import lowering
 
         module = tvm.IRModule(dict(funcs))
-        self.module = tvm.compile(module, tvm.target.Target(target.llvm_target()))
+        with lowering(*funcs.values()):
+            self.module = tvm.compile(module, tvm.target.Target(target.llvm_target()))
 
     def run(self, number: int, kernel: Kernel) -> Array:
         """Run a kernel on aligned copies of its buffers, and return its logical output.

@@ -14,6 +14,7 @@ from tests.kernels import (
     problem_spec,
     reference,
     run,
+    sliced,
     trials,
 )
 from tvmconv import ops
@@ -107,6 +108,19 @@ def test_case(op: Operator, case: Case) -> None:
             np.testing.assert_allclose(got, expected, rtol=relative, atol=atol)
         else:
             np.testing.assert_array_equal(got, expected.astype(got.dtype))
+
+
+def test_a_place_that_only_a_let_shares_with_an_inner_loop() -> None:
+    """The row of the operand is one of the stage's too, whose loop ends before it is read."""
+    problem = Problem.parse("resize2d:3x1x16x19:7x5:mode=linear")
+    steps = [{"op": "minimum", "scalar": 40.0}, {"op": "minimum", "operand": 0}]
+    operand = sliced(Layout(problem.output_shape, 8).with_halo((0, 2), (2, 1)), 0, 1)
+    trial = trials(problem)[-1]
+    other = np.random.default_rng(0).standard_normal(operand.shape).astype(np.float32)
+    spec = problem_spec(problem, 8, None, steps, [operand])
+    (got,) = run([problem_kernel(trial, spec, [other])])
+    plain = problem_kernel(trial, problem_spec(problem, 8))
+    np.testing.assert_array_equal(got, np.minimum(run([plain])[0], np.minimum(other, 40)))
 
 
 def test_an_operand_in_other_blocks_is_refused() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tvmconv import ops
-from tvmconv._tvm import TVMObject, te, tvm
+from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
 from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
 from tvmconv.kernel import KernelSpec
@@ -64,9 +64,22 @@ def finish(sch: TVMObject) -> TVMObject:
     return skip_padding(overlap_tails(sch.mod["main"]))
 
 
+def lowering(*funcs: TVMObject) -> TVMObject:
+    """The ``PassContext`` in which scheduled functions are compiled.
+
+    TVM 0.27's elimination of common subexpressions does not count those in the body of a ``Let``
+    when it chooses the loop in which a variable is computed, but puts the variable there too, even
+    outside of that loop. Where there is a ``Let`` it is left to LLVM, whose code is the same.
+    """
+    found = tvm_ffi.structural_walk(funcs, (tirx.Let, tvm_ffi.VisitInterrupt))
+    return tvm.transform.PassContext(config={"tirx.disable_cse_tir": found is not None})
+
+
 def build(func: TVMObject, symbol: str, target: Target) -> TVMObject:
     """Compile a scheduled function to a TVM runtime module."""
-    return tvm.compile(tvm.IRModule({symbol: func}), tvm.target.Target(target.llvm_target())).mod
+    module = tvm.IRModule({symbol: func})
+    with lowering(func):
+        return tvm.compile(module, tvm.target.Target(target.llvm_target())).mod
 
 
 def object_code(spec: KernelSpec, symbol: str, target: Target, choice: Choice = None) -> bytes:
