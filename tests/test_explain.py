@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,7 @@ def test_sums_with_bias_and_activation() -> None:
         ("max_pool1d:1x1x4:2:stride=2", "y[0,0,1] = max of 2, 3 = 3"),
         ("avg_pool1d:1x1x4:2:stride=2", "y[0,0,1] = mean of 2, 3 = 2.5"),
         ("global_avg_pool1d:1x1x4", "y[0,0,0] = mean of 0, 1, 2, 3 = 1.5"),
+        ("lp_pool1d:1x1x4:3:p=3", "y[0,0,1] = 3-norm of 1, 2, 3 = 3.3019"),
     ],
 )
 def test_pools_on_numbers(problem: str, line: str) -> None:
@@ -173,6 +175,10 @@ def test_counting_does_not_take_as_long_as_the_problem_is_large() -> None:
         "conv2d:1x1x4x4:1x3x3:padding=1:stride=2",
         "conv2d:1x1x5x4:1x2x3:padding=1,0,0,1:dilation=2,1",
         "conv3d:1x1x2x3x2:1x2x2x1",
+        "conv1d:1x1x3:1x5:padding=2:padding_mode=reflect",
+        "conv1d:1x1x4:1x4:padding=3,2:padding_mode=wrap",
+        "conv2d:1x1x3x4:1x3x3:padding=2:stride=2:padding_mode=edge",
+        "conv2d:1x1x2x4:1x3x2:padding=1,1,2,0:padding_mode=sphere",
     ],
 )
 def test_the_dense_matrix_computes_the_same(text: str) -> None:
@@ -182,8 +188,8 @@ def test_the_dense_matrix_computes_the_same(text: str) -> None:
     rng = np.random.default_rng(1)
     arrays = {name: rng.standard_normal(shape) for name, shape in problem.inputs.items()}
     dense = np.zeros((prod(problem.out_spatial), prod(problem.in_spatial)))
-    for place, tap in matrix.entries(axes).items():
-        dense[place] = arrays["weight"][(0, 0, *tap)]
+    for place, taps in matrix.entries(axes).items():
+        dense[place] = sum(arrays["weight"][(0, 0, *tap)] for tap in taps)
     expected = problem.reference(arrays).reshape(-1)
     np.testing.assert_allclose(dense @ arrays["x"].reshape(-1), expected)
     section = matrix.matrix_section(problem, axes)
@@ -209,9 +215,23 @@ def test_cost_is_the_problems() -> None:
 
 
 def test_what_the_padding_takes() -> None:
-    found = explained("conv2d:1x4x5x5:4x3x3:padding=3")
-    ones = {name: np.ones(shape) for name, shape in found.problem.inputs.items()}
-    assert found.useful_flops == 2 * found.problem.reference(ones).sum()
+    for mode in ("zeros", "wrap"):
+        found = explained(f"conv2d:1x4x5x5:4x3x3:padding=3:padding_mode={mode}")
+        ones = {name: np.ones(shape) for name, shape in found.problem.inputs.items()}
+        assert found.useful_flops == 2 * found.problem.reference(ones).sum()
+    assert "a kernel may skip" not in str(found)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap", "sphere"])
+def test_padding_by_elements(mode: str) -> None:
+    """An output at a corner is the sum that is written out; other layers have the same padding."""
+    problem = f"conv2d:1x1x3x4:1x3x3:padding=1:padding_mode={mode}"
+    found = explained(problem, arrays=filled(problem, range(1, 13), range(1, 10)), at=(0, 0))
+    (line,) = re.findall(r"y\[0,0,0,0\] = (.*) = (\d+)", str(found))
+    products = [term.split("·") for term in line[0].split(" + ")]
+    assert len(products) == 9
+    assert sum(int(x) * int(w) for x, w in products) == int(line[1])
+    assert all(mode in a.how for a in alternatives(found.problem, found.axes) if a.name != "dense")
 
 
 def test_roofline_of_a_target() -> None:

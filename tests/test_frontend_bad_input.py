@@ -101,6 +101,7 @@ STATEMENTS = [
     ("y = Slice(x, a, b, a, z);", 13, {"a": ints(1), "b": ints(2), "z": ints(0)}, "must not be 0"),
     ("y, z = Split<axis=1>(x);", 11, {}, "3 elements cannot be split into 2 equal parts"),
     ("y = Pad(x, p);", 13, {"p": ints(1, 1)}, "must have 8 elements"),
+    ("t = IsNaN(x); y = Less(t, t);", 13, {}, "(Less): takes number, not bool"),
     ("y = Pad(x, p);", 13, {"p": ints(0, 0, -9, 0, 0, 0, 0, 0)}, "crop everything"),
     ('y = Pad<mode="wrap">(x, p);', 13, {"p": ints(*[9] * 8)}, "too wide for axis 0 of 1"),
     ('y = Pad<mode="mirror">(x, p);', 13, {"p": ints(*[1] * 8)}, "'mode' 'mirror' is unknown"),

@@ -117,6 +117,24 @@ def test_what_negative_pads_cut_off_is_cut_off_first(mode: str) -> None:
     np.testing.assert_array_equal(y, expected)
 
 
+def test_a_value_that_no_float_holds() -> None:
+    node = helper.make_node("Pad", ["x", "pads", "value"], ["y"])
+    constants = {"pads": np.array([0, 1]), "value": np.array(2**53 + 1)}
+    (y,) = tvmconv.compile(model_of([node], constants, TensorProto.INT64, (1,)), threads=1)(
+        np.array([2**53 - 1])
+    )
+    assert y.tolist() == [2**53 - 1, 2**53 + 1]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_an_infinite_value(value: float) -> None:
+    node = helper.make_node("Pad", ["x", "pads", "value"], ["y"])
+    constants = {"pads": np.array([0, 1]), "value": np.array(value, np.float32)}
+    model = model_of([node], constants, TensorProto.FLOAT, (2,))
+    (y,) = tvmconv.compile(model, threads=1)(np.array([1, 2], np.float32))
+    np.testing.assert_array_equal(y, np.array([1, 2, value], np.float32))
+
+
 @pytest.mark.parametrize("mode", pad.ONNX_MODES)
 def test_between_convolutions(mode: str) -> None:
     """A border in a network: it lies in channel blocks like what it surrounds."""

@@ -17,7 +17,7 @@ from tvmconv.problem import Problem
 _IMAGE_CHANNELS = (3, 1)
 #: The most groups that are compared with.
 _GROUPS = 32
-_WINDOW = ("stride", "padding", "dilation")
+_WINDOW = ("stride", "padding", "padding_mode", "dilation")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def _one_axis_each(problem: Problem) -> list[Problem]:
             "stride": along(problem.stride, 1),
             "dilation": along(problem.dilation, 1),
             "padding": along(problem.pads_low, 0) + along(problem.pads_high, 0),
+            "padding_mode": problem.option("padding_mode"),
         }
         step = Problem("conv", shape, (problem.co, *along(problem.kernel, 1)), options)
         steps.append(step)

@@ -19,6 +19,7 @@ from fractions import Fraction
 from math import gcd
 from typing import TYPE_CHECKING
 
+from tvmconv.explain import border
 from tvmconv.ops import windows
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Axis:
         Input size, taps of the kernel, and the options; ``low`` and ``high`` are the padding.
     ceil : bool
         Whether the last window may overhang the padded input.
+    mode : str
+        What fills the padding, see :mod:`tvmconv.explain.border`; empty for zeros.
     """
 
     size: int
@@ -66,6 +69,7 @@ class Axis:
     low: int = 0
     high: int = 0
     ceil: bool = False
+    mode: str = ""
 
     @property
     def extent(self) -> int:
@@ -101,11 +105,13 @@ class Axis:
 
     def index(self, position: int) -> int | None:
         """Element of the input at a position, if there is one."""
-        return position if 0 <= position < self.size else None
+        if 0 <= position < self.size:
+            return position
+        return border.source(position, self.size, self.mode) if self.mode else None
 
     def kind(self, position: int) -> str:
         """What is at a position: ``"input"``, ``"zero"`` (inserted) or ``"padding"``."""
-        return "padding" if self.index(position) is None else "input"
+        return "input" if 0 <= position < self.size else "padding"
 
     def position(self, output: int, tap: int) -> int:
         """Where a tap of an output reads."""
@@ -119,6 +125,8 @@ class Axis:
 
     def taps_inside(self, output: int) -> range:
         """The taps of an output that read an input."""
+        if self.mode:
+            return range(self.taps)
         first = self.window(output)[0]
         start = max(0, -(first // self.dilation))
         return range(start, min(self.taps, (self.size - 1 - first) // self.dilation + 1))
@@ -140,6 +148,8 @@ class Axis:
     @property
     def useful_terms(self) -> int:
         """Pairs of an output and a tap that read an input."""
+        if self.mode:
+            return self.terms
         along = (self.outputs, self.stride, self.taps, self.dilation)
         return pairs_below(*along, self.low + self.size) - pairs_below(*along, self.low)
 
@@ -269,7 +279,8 @@ def _axis(problem: Problem, k: int, extra: int) -> Axis:
     low, high = problem.pads_low[k], problem.pads_high[k]
     if any(option.name == "output_padding" for option in problem.family.options):
         return TransposedAxis(size, taps, stride, dilation, low, high, extra=extra)
-    return Axis(size, taps, stride, dilation, low, high, problem.ceil_mode)
+    mode = border.mode_of(problem, k)
+    return Axis(size, taps, stride, dilation, low, high, problem.ceil_mode, mode)
 
 
 def is_transposed(axes: tuple[Axis, ...]) -> bool:

@@ -10,20 +10,24 @@ import itertools
 from math import prod
 
 from tvmconv.explain.axes import Axis, is_transposed
+from tvmconv.explain.border import elements
 from tvmconv.explain.text import Section, sizes
 from tvmconv.problem import Problem
 
 #: What fits the screen.
 _ROWS, _WIDTH = 40, 100
 
-Entries = dict[tuple[int, int], tuple[int, ...]]
+Entries = dict[tuple[int, int], list[tuple[int, ...]]]
 
 
 def entries(axes: tuple[Axis, ...]) -> Entries:
-    """Which tap stands where: (output, input), both flat, to the tap, for one pair of channels."""
+    """Which taps stand where: (output, input), both flat, to taps, for one pair of channels.
+
+    There is one tap, unless padding is filled by elements that the window reads besides.
+    """
     along = [
         [
-            (output, axis.index(axis.position(output, tap)), tap)
+            (output, axis.position(output, tap), tap)
             for output in range(axis.outputs)
             for tap in axis.taps_inside(output)
         ]
@@ -31,18 +35,18 @@ def entries(axes: tuple[Axis, ...]) -> Entries:
     ]
     found: Entries = {}
     for places in itertools.product(*along):
+        outputs, positions, taps = zip(*places, strict=True)
         row = column = 0
-        for axis, (output, index, _) in zip(axes, places, strict=True):
+        for axis, output, index in zip(axes, outputs, elements(axes, positions), strict=True):
             assert index is not None
             row, column = row * axis.outputs + output, column * axis.size + index
-        found[row, column] = tuple(tap for _, _, tap in places)
+        found.setdefault((row, column), []).append(taps)
     return found
 
 
 def fits(axes: tuple[Axis, ...]) -> bool:
     """Whether the matrix fits the screen."""
     columns, rows = prod(axis.size for axis in axes), prod(axis.outputs for axis in axes)
-    # A pair of an output and an input has one tap at most, so there are at most that many labels.
     return rows <= _ROWS and columns * (_cell_width(axes) + 1) <= _WIDTH
 
 
@@ -59,9 +63,9 @@ def matrix_section(problem: Problem, axes: tuple[Axis, ...] | None) -> Section |
     """The matrix, if there is one and it fits the screen."""
     if not axes or problem.family.arithmetic != "multiply-add" or not fits(axes):
         return None
-    width = _cell_width(axes)
     rows, columns = prod(axis.outputs for axis in axes), prod(axis.size for axis in axes)
-    at = {place: _label(tap) for place, tap in entries(axes).items()}
+    at = {place: "+".join(map(_label, taps)) for place, taps in entries(axes).items()}
+    width = max([_cell_width(axes), *map(len, at.values())])
     lines = [f"y = A·x with x and y flat; A is {rows}x{columns}, · is 0"]
     if problem.ci > 1 or problem.co > 1:
         lines.append("one such block for each pair of an input and an output channel of a group")
@@ -72,4 +76,5 @@ def matrix_section(problem: Problem, axes: tuple[Axis, ...] | None) -> Section |
         lines.append("  " + " ".join(cells))
     kind = ("Toeplitz", "doubly block Toeplitz", "triply block Toeplitz")[len(axes) - 1]
     kind += " with strides" * any(axis.stride > 1 for axis in axes)
+    kind += " but for the padding" * any(axis.mode != "" for axis in axes)
     return Section(f"as a dense matrix ({kind}, {sizes((rows, columns))})", tuple(lines))

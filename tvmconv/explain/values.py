@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from tvmconv.errors import InputError
+from tvmconv.explain import border
 from tvmconv.explain.axes import Axis, input_channels, is_transposed
 from tvmconv.explain.text import Section, sizes
 from tvmconv.ops import Array
@@ -63,7 +64,9 @@ def written_out(
         return f"{name} = {_number(result)}"
     if problem.family.arithmetic != "multiply-add":
         listed = ", ".join(_number(x) for x, _ in terms)
-        word = "max" if problem.family.arithmetic == "maximum" else "mean"
+        word = {"maximum": "max", "norm": f"{problem.option('p')}-norm"}.get(
+            problem.family.arithmetic, "mean"
+        )
         return f"{name} = {word} of {listed} = {_number(result)}"
     text = " + ".join(f"{_factor(x)}·{_factor(w)}" for x, w in terms)
     total = sum(x * w for x, w in terms)
@@ -84,8 +87,8 @@ def _terms(
         insides = zip(axes, at[2:], strict=True)
         for taps in itertools.product(*(axis.taps_inside(output) for axis, output in insides)):
             places = zip(axes, at[2:], taps, strict=True)
-            index = tuple(axis.index(axis.position(output, tap)) for axis, output, tap in places)
-            element = float(x[(at[0], channel, *index)])
+            positions = [axis.position(output, tap) for axis, output, tap in places]
+            element = float(x[(at[0], channel, *border.elements(axes, positions))])
             if weight is None:
                 yield element, 1.0
             elif is_transposed(axes):

@@ -33,7 +33,7 @@ class Logic:
     formula : str
         For people.
     inputs : tuple of str
-        Element types; ``"any"`` for one that all such inputs share.
+        Element types; ``"any"`` for one that all such inputs share, ``"number"`` for one but bool.
     output : str
         Element type of the result, or ``"any"``.
     reference : callable
@@ -49,7 +49,7 @@ class Logic:
     expression: Callable[..., Any]
 
 
-_PAIR, _TRUTHS = ("any", "any"), ("bool", "bool")
+_PAIR, _NUMBERS, _TRUTHS = ("any", "any"), ("number", "number"), ("bool", "bool")
 
 
 def _infinite(x: Any, sign: float) -> Any:
@@ -90,10 +90,10 @@ def _unlike(a: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Logic] = {
-    "less": Logic("a < b", _PAIR, "bool", np.less, lambda a, b: a < b),
-    "less_equal": Logic("a ≤ b", _PAIR, "bool", np.less_equal, lambda a, b: a <= b),
-    "greater": Logic("a > b", _PAIR, "bool", np.greater, lambda a, b: a > b),
-    "greater_equal": Logic("a ≥ b", _PAIR, "bool", np.greater_equal, lambda a, b: a >= b),
+    "less": Logic("a < b", _NUMBERS, "bool", np.less, lambda a, b: a < b),
+    "less_equal": Logic("a ≤ b", _NUMBERS, "bool", np.less_equal, lambda a, b: a <= b),
+    "greater": Logic("a > b", _NUMBERS, "bool", np.greater, lambda a, b: a > b),
+    "greater_equal": Logic("a ≥ b", _NUMBERS, "bool", np.greater_equal, lambda a, b: a >= b),
     "equal": Logic("a = b", _PAIR, "bool", np.equal, _same),
     "and": Logic("a and b", _TRUTHS, "bool", np.logical_and, _both),
     "or": Logic("a or b", _TRUTHS, "bool", np.logical_or, _either),
@@ -134,11 +134,13 @@ def _make_shape(function: Logic) -> Callable[[Sequence[Shape], Attrs], Shape]:
 def _make_dtype(function: Logic) -> Callable[[Sequence[str]], str]:
     def output_dtype(dtypes: Sequence[str]) -> str:
         """Return the element type of the result; refuse other inputs than the function has."""
-        shared = {d for d, wanted in zip(dtypes, function.inputs, strict=True) if wanted == "any"}
+        pairs = list(zip(dtypes, function.inputs, strict=True))
+        shared = {given for given, wanted in pairs if wanted in ("any", "number")}
         if len(shared) > 1:
             raise InputError(f"inputs have different element types: {', '.join(sorted(shared))}")
-        for given, wanted in zip(dtypes, function.inputs, strict=True):
-            if wanted not in ("any", given):
+        for given, wanted in pairs:
+            fits = given != "bool" if wanted == "number" else wanted in ("any", given)
+            if not fits:
                 raise InputError(f"takes {wanted}, not {given}")
         return shared.pop() if function.output == "any" else function.output
 
@@ -224,7 +226,7 @@ _SHAPES: dict[int, tuple[tuple[str, tuple[Shape, ...]], ...]] = {
 
 
 def _case_dtypes(function: Logic) -> tuple[str, ...]:
-    return tuple("float32" if wanted == "any" else wanted for wanted in function.inputs)
+    return tuple("bool" if wanted == "bool" else "float32" for wanted in function.inputs)
 
 
 for _name, _function in FUNCTIONS.items():

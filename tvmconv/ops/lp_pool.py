@@ -107,7 +107,7 @@ def _p(node: OnnxNode) -> int:
     """The power, which was a float in opset 1."""
     if node.opset < 2:
         value = node.float_attr("p", 2.0)
-        if value != int(value):
+        if not value.is_integer():
             node.fail(f"attribute 'p' must be a whole number, is {value}")
         return int(value)
     return node.int_attr("p", 2)

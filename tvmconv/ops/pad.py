@@ -172,7 +172,7 @@ def _pads(node: OnnxNode, rank: int) -> list[int]:
     return full
 
 
-def _value(node: OnnxNode) -> float:
+def _value(node: OnnxNode) -> float | int:
     """The value of the constant mode: an attribute before opset 11, an input since."""
     if node.opset < 11:
         return node.float_attr("value", 0.0)
@@ -181,7 +181,8 @@ def _value(node: OnnxNode) -> float:
     data = node.constant_input(2, "the padding value")
     if data.size != 1:
         node.fail(f"the padding value must be a scalar, has shape {data.shape}")
-    return float(data.reshape(()))
+    value: float | int = data.item()
+    return int(value) if data.dtype.kind == "b" else value
 
 
 def _import(node: OnnxNode, builder: Builder) -> Value:
