@@ -72,7 +72,10 @@ def swapped_strides(trial: Trial) -> Array | None:
     p = trial.problem
     if len(set(p.stride)) < 2:
         return None
-    swapped = p.replace(stride=p.stride[::-1]).reference(trial.arrays).astype(np.float32)
+    try:
+        swapped = p.replace(stride=p.stride[::-1]).reference(trial.arrays).astype(np.float32)
+    except InputError:  # such as an output padding that is as long as the other stride
+        return None
     y = np.zeros(p.output_shape, np.float32)
     common = tuple(slice(0, min(pair)) for pair in zip(swapped.shape, y.shape, strict=True))
     y[common] = swapped[common]

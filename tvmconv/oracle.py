@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmconv import ops
 from tvmconv.problem import Problem
 
 if TYPE_CHECKING:
@@ -78,12 +79,19 @@ _CONV = {"strides": "stride", "pads": "padding", "dilations": "dilation", "group
 _TRANSPOSED = {**_CONV, "output_padding": "output_padding", "output_shape": "output_shape"}
 _POOL = {"strides": "stride", "pads": "padding", "dilations": "dilation", "ceil_mode": "ceil_mode"}
 _AVERAGE = {**_POOL, "count_include_pad": "count_include_pad"}
+_NORM = {**_POOL, "p": "p"}
 
 
 def _reference(problem: Problem, arrays: Sequence[Array | None]) -> tuple[Array]:
     given = [a for a in arrays if a is not None]
     y = problem.reference(dict(zip(problem.inputs, given, strict=True)))
     return (y.astype(given[0].dtype),)
+
+
+def _pool(op: str, names: Mapping[str, str], x: Array, attrs: Mapping[str, Any]) -> Problem:
+    """The problem of a pooling node."""
+    options = _listed(window_options(attrs, names))
+    return Problem.make(op, x.shape, attrs["kernel_shape"], dtype=str(x.dtype), **options)
 
 
 def _listed(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +115,7 @@ def _windowed_operators() -> list[Any]:
         return _reference(problem, [x, w, b])
 
     def pool(op: str, names: Mapping[str, str], x: Array, attrs: Mapping[str, Any]) -> tuple[Array]:
-        options = _listed(window_options(attrs, names))
-        return _reference(Problem.make(op, x.shape, attrs["kernel_shape"], **options), [x])
+        return _reference(_pool(op, names, x, attrs), [x])
 
     class Conv(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
@@ -125,8 +132,19 @@ def _windowed_operators() -> list[Any]:
     class MaxPool(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
 
+        def _run(self, x: Array, **attrs: Any) -> tuple[Array, ...]:
+            (y,) = pool("max_pool", _POOL, x, attrs)
+            if len(self.onnx_node.output) == 1:
+                return (y,)
+            problem = _pool("max_pool", _POOL, x, attrs).text
+            order = {"problem": problem, "storage_order": attrs.get("storage_order") or 0}
+            return y, ops.get("max_pool_indices").reference([x, y], order)
+
+    class LpPool(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
         def _run(self, x: Array, **attrs: Any) -> tuple[Array]:
-            return pool("max_pool", _POOL, x, attrs)
+            return pool("lp_pool", _NORM, x, attrs)
 
     class AveragePool(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
@@ -165,9 +183,15 @@ def _windowed_operators() -> list[Any]:
         def _run(self, x: Array) -> tuple[Array]:
             return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
+    class GlobalLpPool(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(self, x: Array, **attrs: Any) -> tuple[Array]:
+            return pool("lp_pool", _NORM, x, {**attrs, "kernel_shape": x.shape[2:]})
+
     return [
-        Conv, ConvTranspose, MaxPool, AveragePool, BatchNormalization, LRN, GlobalAveragePool,
-        GlobalMaxPool,
+        Conv, ConvTranspose, MaxPool, LpPool, AveragePool, BatchNormalization, LRN,
+        GlobalAveragePool, GlobalMaxPool, GlobalLpPool,
     ]  # fmt: skip
 
 

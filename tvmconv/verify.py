@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,10 +201,19 @@ def _verify_network(
 
 
 def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
-    """Standard normal inputs of a graph; true and false by their signs."""
+    """Standard normal inputs of a graph; true and false by their signs.
+
+    Integers count the elements in a random order, so that indices are of different places.
+    """
     rng = np.random.default_rng(seed)
-    drawn = {v: rng.standard_normal(v.shape) for v in graph.inputs}
-    return {v.name: x > 0 if v.dtype == "bool" else x.astype(v.dtype) for v, x in drawn.items()}
+
+    def drawn(shape: tuple[int, ...], dtype: str) -> Array:
+        if np.issubdtype(dtype, np.integer):
+            return rng.permutation(prod(shape)).reshape(shape).astype(dtype)
+        numbers = rng.standard_normal(shape)
+        return numbers > 0 if dtype == "bool" else numbers.astype(dtype)
+
+    return {value.name: drawn(value.shape, value.dtype) for value in graph.inputs}
 
 
 def compare(name: str, got: Array, reference: Array, atol: float = NETWORK_ATOL) -> OutputCheck:
