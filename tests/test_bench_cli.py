@@ -55,7 +55,7 @@ def test_a_suite_follows_what_is_named(tvmconv: Callable[..., Any], seen: dict[s
     ("arguments", "message"),
     [
         ((), "Missing argument 'MODEL.onnx|PROBLEM...' or --suite"),
-        (("--suite", "seven"), "'seven' is not one of 'layers', 'six'"),
+        (("--suite", "seven"), "'seven' is not one of 'layers', 'family', 'six'"),
         (("--suite", "six", "--filter", "yolo"), "suite six: no layer contains 'yolo'"),
         ((PROBLEM, "--filter", "yolo"), "--filter needs --suite"),
         ((PROBLEM, "--report", "nosuch/out.html"), "nosuch is not a directory"),

@@ -11,30 +11,31 @@ import pytest
 
 from tests.networks import NETWORKS
 from tvmconv.errors import InputError
-from tvmconv.layers import LAYERS, SIX, SUITES, Layer, suite
+from tvmconv.layers import FAMILY, LAYERS, SIX, SUITES, Layer, suite
 from tvmconv.problem import Problem
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 MOST_MACS = 4_000_000_000
 
 
-def test_rows_are_canonical_problems_and_differ() -> None:
-    texts = [layer.problem for layer in LAYERS]
+@pytest.mark.parametrize(("rows", "least"), [(LAYERS, 60), (FAMILY, 25)])
+def test_rows_are_canonical_problems_and_differ(rows: tuple[Layer, ...], least: int) -> None:
+    texts = [layer.problem for layer in rows]
     assert [Problem.parse(text).text for text in texts] == texts
     assert len(set(texts)) == len(texts)
-    assert len({layer.origin for layer in LAYERS}) == len(LAYERS)
-    assert len(LAYERS) >= 60
-    assert LAYERS[:6] == SIX
+    assert len({layer.origin for layer in rows}) == len(rows)
+    assert len(rows) >= least
     assert max(Problem.parse(text).macs for text in texts) <= MOST_MACS
 
 
 def test_suites_are_found_by_name_and_filtered() -> None:
     assert suite("layers") == LAYERS
+    assert LAYERS[:6] == SIX
     assert suite("six") == SIX
     assert {row.network for row in suite("layers", "yolov3:")} == {"yolov3"}
     assert all("dilation=2" in row.problem for row in suite("layers", "dilation=2"))
-    assert set(SUITES) == {"layers", "six"}
-    with pytest.raises(InputError, match="unknown suite 'seven', known: layers, six"):
+    assert set(SUITES) == {"layers", "family", "six"}
+    with pytest.raises(InputError, match="unknown suite 'seven', known: layers, family, six"):
         suite("seven")
     with pytest.raises(InputError, match="suite six: no layer contains 'yolo'"):
         suite("six", "yolo")

@@ -205,8 +205,61 @@ _OTHER_RANKS = (
 #: dense layers; each kind of loop nest that a network needs is here once or more often.
 LAYERS = (*SIX, *_RESNET, *_PLAIN, *_INCEPTION, *_MOBILE, *_DENSE, *_OTHER_RANKS)
 
+_TANH = _BIAS + ":activation=tanh"
+_UP = ":stride=2:padding=1"
+
+#: Transposed: the generator of DCGAN (Radford et al., 2015), U-Net (Ronneberger et al., 2015; with
+#: padding), FCN-8s' fixed bilinear filters (Long et al., 2014), SegNet's decoder (Badrinarayanan et
+#: al., 2015), V-Net (Milletari et al., 2016), WaveGAN (Donahue et al., 2018).
+_TRANSPOSED = (
+    Layer("dcgan:project", "conv2d_transpose:1x100x1x1:1024x4x4" + _RELU),
+    Layer("dcgan:conv1", "conv2d_transpose:1x1024x4x4:512x4x4" + _UP + _RELU),
+    Layer("dcgan:conv2", "conv2d_transpose:1x512x8x8:256x4x4" + _UP + _RELU),
+    Layer("dcgan:conv3", "conv2d_transpose:1x256x16x16:128x4x4" + _UP + _RELU),
+    Layer("dcgan:conv4", "conv2d_transpose:1x128x32x32:3x4x4" + _UP + _TANH),
+    Layer("unet:up1", "conv2d_transpose:1x1024x32x32:512x2x2:stride=2" + _BIAS),
+    Layer("unet:up2", "conv2d_transpose:1x512x64x64:256x2x2:stride=2" + _BIAS),
+    Layer("unet:up3", "conv2d_transpose:1x256x128x128:128x2x2:stride=2" + _BIAS),
+    Layer("unet:up4", "conv2d_transpose:1x128x256x256:64x2x2:stride=2" + _BIAS),
+    Layer("fcn8s:upscore2", "conv2d_transpose:1x21x16x16:21x4x4:stride=2"),
+    Layer("fcn8s:upscore8", "conv2d_transpose:1x21x64x64:21x16x16:stride=8"),
+    Layer("vnet:up_tr128", "conv3d_transpose:1x256x8x8x8:64x2x2x2:stride=2" + _RELU),
+    Layer("wavegan:upconv_1", "conv1d_transpose:1x512x64:256x25:stride=4:padding=11"
+          ":output_padding=1" + _RELU),
+)  # fmt: skip
+
+#: Dilated, grouped, shuffled, in one and three dimensions: DeepLabv3 (Chen et al., 2017), ResNeXt
+#: (Xie et al., 2016), ShuffleNet (Zhang et al., 2017), a temporal convolutional network (Bai et
+#: al., 2018), WaveNet (van den Oord et al., 2016), C3D (Tran et al., 2014), R(2+1)D (Tran et al.,
+#: 2017).
+_OTHERS = (
+    Layer("segnet:conv5_1_D", "conv2d:1x512x14x14:512x3x3:padding=1" + _RELU),
+    Layer("segnet:conv1_1_D", "conv2d:1x64x224x224:12x3x3:padding=1" + _BIAS),
+    Layer("deeplabv3:aspp6", "conv2d:1x2048x28x28:256x3x3:padding=6:dilation=6" + _RELU),
+    Layer("deeplabv3:aspp18", "conv2d:1x2048x28x28:256x3x3:padding=18:dilation=18" + _RELU),
+    Layer("deeplabv3:block4", "conv2d:1x512x28x28:512x3x3:padding=2:dilation=2" + _RELU),
+    Layer("resnext50_32x4d:conv2", "conv2d:1x128x56x56:128x3x3:padding=1:groups=32" + _RELU),
+    Layer("resnext50_32x4d:conv4", "conv2d:1x512x14x14:512x3x3:padding=1:groups=32" + _RELU),
+    Layer("shufflenet:stage2_gconv", "conv2d:1x136x28x28:136x1x1:groups=4" + _BIAS),
+    Layer("shufflenet:stage3_gconv", "conv2d:1x272x14x14:272x1x1:groups=4" + _BIAS),
+    Layer("mobilenet_v1:conv_dw_2", "depthwise_conv2d:1x64x112x112:64x3x3:stride=2:padding=1"
+          + _RELU),
+    Layer("mobilenet_v1:conv_dw_7", "depthwise_conv2d:1x512x14x14:512x3x3:padding=1" + _RELU),
+    Layer("tcn:level3", "conv1d:1x25x784:25x7:padding=48,0:dilation=8" + _RELU),
+    Layer("tcn:char_ptb", "conv1d:1x450x400:450x3:padding=8,0:dilation=4" + _RELU),
+    Layer("wavenet:layer9", "conv1d:1x32x16000:64x2:padding=512,0:dilation=512" + _BIAS),
+    Layer("wavenet:skip", "conv1d:1x32x16000:256x1" + _BIAS),
+    Layer("c3d:conv1a", "conv3d:1x3x16x112x112:64x3x3x3:padding=1" + _RELU),
+    Layer("c3d:conv5a", "conv3d:1x512x2x7x7:512x3x3x3:padding=1" + _RELU),
+    Layer("r2plus1d_18:spatial", "conv3d:1x128x8x28x28:288x1x3x3:padding=0,1,1" + _RELU),
+    Layer("r2plus1d_18:temporal", "conv3d:1x288x8x28x28:128x3x1x1:padding=1,0,0" + _RELU),
+)  # fmt: skip
+
+#: Of the whole family of convolutions: what classification networks do not have.
+FAMILY = (*_TRANSPOSED, *_OTHERS)
+
 #: What a command's ``--suite`` can name.
-SUITES = {"layers": LAYERS, "six": SIX}
+SUITES = {"layers": LAYERS, "family": FAMILY, "six": SIX}
 
 
 def suite(name: str, filter: str = "") -> tuple[Layer, ...]:

@@ -28,7 +28,8 @@ def models_or_suite(command: Callable[..., Any]) -> Callable[..., Any]:
             "--suite",
             "suite_name",
             type=click.Choice(list(SUITES)),
-            help="Layers of real networks: all of them, or six of ResNet-50.",
+            help="Layers of real networks: of classification and detection, of the whole family of"
+            " convolutions, or six of ResNet-50.",
         ),
         click.argument("models", metavar=_METAVAR, nargs=-1),
     ):
