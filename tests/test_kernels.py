@@ -48,6 +48,7 @@ ROUNDING = {
     **dict.fromkeys(("cos", "cosh", "sin", "sinh", "tan"), (1e-6, 1e-7)),
     **dict.fromkeys(("reduce_l1", "reduce_l2", "reduce_sum", "reduce_sum_square"), (1e-6, 1e-6)),
     **dict.fromkeys(("mod", "reduce_prod", "shrink"), (1e-5, 1e-7)),
+    "deform_im2col": (1e-6, 4e-7),
     "lrn": (1e-6, 0.0),
     "log_softmax": (1e-6, 1e-6),
     "pow": (1e-6, 0.0),
