@@ -48,7 +48,7 @@ def _register_tiles(dims: Extents, target: Target) -> Iterator[tuple[int, ...]]:
     """Sizes (batch, slots, *spatial) of the tiles that fit the registers."""
     vectors = costs.vectors(dims.lanes, target)
     for slots in range(1, min(_MAX_SLOTS, dims.outer[1]) + 1):
-        most = costs.room(slots * vectors, target)
+        most = costs.room(slots * vectors, target, dims.dots)
         for pixels in _pixel_tiles(_pixel_axes(dims), min(most, _MAX_PIXELS)):
             phase = (1,) * (dims.first_axis - 2)
             yield (pixels[0], slots, *phase, *pixels[1:])
@@ -113,7 +113,7 @@ def cycles(dims: Extents, tile: Tile, target: Target) -> float:
     sums = pixels * slots * vectors
     inputs = pixels if dims.shared else pixels * slots
     counts = tiles(dims.outer, tile.sizes)
-    step = costs.step_cycles(sums, inputs + slots * vectors, target)
+    step = costs.step_cycles(sums, inputs + slots * vectors, target, dims.dots)
     useful = useful_taps(dims, tile)
     trips = dims.taps / dims.reduce[-1]
     compute = useful * (dims.taps * step + trips * costs.TRIP_CYCLES)

@@ -26,17 +26,25 @@ def vectors(lanes: int, target: Target) -> int:
     return max(1, lanes * BYTES * 8 // target.vector.bits)
 
 
-def room(weights: int, target: Target) -> int:
+def room(weights: int, target: Target, dots: bool = False) -> int:
     """How many vectors of weights' worth of sums fit the registers beside ``weights`` of them."""
+    if dots and _two_steps(target):  # both halves of the weights and of an input, and a product
+        return max(1, (target.vector.registers - 2 * weights - 3) // weights)
     found = (target.vector.registers - weights - 1) // weights
     return found + (target.vector.embedded_broadcast and weights == 1)
 
 
-def step_cycles(sums: int, loads: float, target: Target) -> float:
+def _two_steps(target: Target) -> bool:
+    """Whether a dot product of four bytes is two products and two sums."""
+    return not target.byte_dot.startswith("vpdpbusd")
+
+
+def step_cycles(sums: int, loads: float, target: Target, dots: bool = False) -> float:
     """Cycles of one step of a reduction: so many multiply-adds and loads, a chain of sums each."""
     core = target.vector
+    products = 2 * sums if dots and _two_steps(target) else sums
     return max(
-        sums / core.fma_per_cycle,
+        products / core.fma_per_cycle,
         loads / core.loads_per_cycle,
         core.fma_latency + CHAIN_CYCLES,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmconv._tvm import TVMObject
-from tvmconv.kernel import KIND, PHASES, WINDOW
+from tvmconv.kernel import DOTS, KIND, PHASES, WINDOW
 from tvmconv.ops.phases import Window, windows
 
 _REDUCE = 2
@@ -76,6 +76,8 @@ class Extents:
         The attribute ``WINDOW`` of the reduction; empty if it reads no padding.
     phases : tuple of Window
         The spatial axes of a reduction over the taps of phases; empty for any other.
+    dots : bool
+        Whether a product is a dot product of four bytes.
     """
 
     outer: tuple[int, ...]
@@ -85,6 +87,7 @@ class Extents:
     parts: int = 1
     window: tuple[int, ...] = ()
     phases: tuple[Window, ...] = ()
+    dots: bool = False
 
     @property
     def first_axis(self) -> int:
@@ -120,6 +123,7 @@ def extents(sch: TVMObject, blocks: Blocks) -> Extents:
         parts,
         tuple(int(number) for number in annotations.get(WINDOW, ())),
         tuple(windows(annotations.get(PHASES, ()))),
+        DOTS in annotations,
     )
 
 

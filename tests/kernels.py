@@ -20,7 +20,7 @@ from tvmconv import accuracy, ops
 from tvmconv.accuracy import Trial
 from tvmconv.autoschedule.measure.buffers import arguments, own_region, unpack
 from tvmconv.autoschedule.space import Candidate
-from tvmconv.graph.halos import window_halo
+from tvmconv.graph.halos import halo_fill, window_halo
 from tvmconv.host import CPUINFO, parse_cpuinfo
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
@@ -67,7 +67,7 @@ def sliced(layout: Layout, before: int = 1, after: int = 1) -> Layout:
 
 def unwritten(dtype: str) -> float:
     """What an output holds before it is written."""
-    return np.nan if np.dtype(dtype).kind == "f" else 1 if dtype == "bool" else -77
+    return np.nan if np.dtype(dtype).kind == "f" else 1 if dtype == "bool" else 85
 
 
 # --- descriptions
@@ -115,14 +115,17 @@ def problem_spec(
         in_block = 1
     elif in_block is None or ops.get(problem.op).layout != "any":
         in_block = block if ops.get(problem.op).layout != "any" or problem.ci >= block else 1
-    x = Layout(problem.input_shape, in_block)
+    if ops.get(problem.op).words:
+        in_block = max(in_block, 4)
+    x = Layout(problem.input_shape, in_block, dtype=problem.dtypes["x"])
     attrs: dict[str, Any] = {"problem": problem.text, "program": list(program)}
     tests_edges = problem.op == "max_pool" and any(map(any, window_halo(attrs)))
     if (tests_edges and not zero_padding) or (block == 1 and problem.rank):
         attrs["edges"] = "test"
     else:
-        x = x.with_halo(*window_halo(attrs))
-    output = Layout(problem.output_shape, block)
+        x = x.with_halo(*window_halo(attrs), halo_fill(attrs))
+    dtype = ops.result_dtype(problem.op, list(problem.dtypes.values())[:-1], attrs)
+    output = Layout(problem.output_shape, block, dtype=dtype)
     return KernelSpec(problem.op, canonical_json(attrs), (x, *operands), output)
 
 
@@ -153,7 +156,18 @@ def inputs_of(op: Operator, case: Case) -> list[Array]:
         size = int(np.prod(op.output_shape(case.shapes, case.attrs)))
         places = rng.choice(size, arrays[0].size, replace=False)
         return [arrays[0], places.reshape(arrays[0].shape).astype(np.int64)]
-    return [a > 0 if d == "bool" else a for a, d in zip_longest(arrays, case.dtypes)]
+    return [_typed(rng, a, d) for a, d in zip_longest(arrays, case.dtypes)]
+
+
+def _typed(rng: np.random.Generator, array: Array, dtype: str | None) -> Array:
+    """Truth values by the signs of numbers; integers of a type, beyond a byte where it has them."""
+    if dtype in (None, "float32"):
+        return array
+    if dtype == "bool":
+        return array > 0
+    limits = np.iinfo(str(dtype))
+    low, high = max(limits.min, -400), min(limits.max, 400)
+    return rng.integers(low, high, array.shape, dtype, endpoint=True)
 
 
 def problem_kernel(trial: Trial, spec: KernelSpec, operands: Sequence[Array] = ()) -> Kernel:
@@ -184,8 +198,7 @@ def case_kernels(name: str, case: Case, arrays: Sequence[Array]) -> list[Kernel]
             Layout(array.shape, block if array.ndim > 1 else 1, dtype=str(array.dtype))
             for array in data
         )
-        rule = operator.output_dtype
-        dtype = rule([layout.dtype for layout in layouts]) if rule else "float32"
+        dtype = ops.result_dtype(op, [layout.dtype for layout in layouts], attrs)
         output = Layout(shape, block, dtype=dtype)
         spec = KernelSpec(op, canonical_json(attrs), layouts, output)
         kernels.append(Kernel(spec, tuple(data)))

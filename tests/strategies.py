@@ -75,17 +75,26 @@ def problems(draw: st.DrawFn, max_flops: int = 4_000_000) -> Problem:
     return sample(HypothesisPicker(draw), max_flops)
 
 
-def random_problem(rng: np.random.Generator, max_flops: int = 4_000_000) -> Problem:
+def random_problem(
+    rng: np.random.Generator, max_flops: int = 4_000_000, quantised: bool = False
+) -> Problem:
     """Draw a problem of at most so many FLOP; its outputs are not mostly of padding alone."""
-    return sample(RandomPicker(rng), max_flops)
+    return sample(RandomPicker(rng), max_flops, quantised=quantised)
 
 
-def sample(pick: Picker, max_flops: int = 4_000_000, attempts: int = 50) -> Problem:
-    """Decide on a problem; one that is refused, too expensive or all padding is decided anew."""
+def sample(
+    pick: Picker, max_flops: int = 4_000_000, attempts: int = 50, quantised: bool = False
+) -> Problem:
+    """Decide on a problem; one that is refused, too expensive or all padding is decided anew.
+
+    It is of floats, or, if ``quantised``, of bytes.
+    """
     families = {
         op.name: op.family
         for op in ops.operators().values()
-        if op.family is not None and op.name not in OTHER_MEANINGS
+        if op.family is not None
+        and op.name not in OTHER_MEANINGS
+        and (op.family.dtypes is not None) == quantised
     }
     # The more options an operator takes, the more there is to try.
     names = [name for name, family in families.items() for _ in range(1 + len(family.options) // 2)]
@@ -98,7 +107,7 @@ def sample(pick: Picker, max_flops: int = 4_000_000, attempts: int = 50) -> Prob
             continue  # such as a dilated pool whose window misses the input
         if problem.flops <= max_flops and _has_data(problem):
             return problem
-    return Problem.make("conv", (1, 1, 1, 1), (1, 1, 1))
+    return Problem.make("qconv" if quantised else "conv", (1, 1, 1, 1), (1, 1, 1))
 
 
 def draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
@@ -115,11 +124,26 @@ def draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
         options[flag] = bool(pick.integer(0, 1))
     if "activation" in known:
         options["activation"] = pick.choice(_ACTIVATIONS)
+    if family.dtypes is not None:
+        options |= _quantisation(pick)
     filter_shape: list[int] = []
     for part in family.filter_form:
         filter_shape += kernel if part == "K" else [co]
     given = {key: value for key, value in options.items() if key in known}
     return Problem(name, (batch, ci, *sizes), tuple(filter_shape), given)
+
+
+def _quantisation(pick: Picker) -> dict[str, object]:
+    """Decide on the options of bytes."""
+    low, high = ((0, 255), (-128, 127))[signed := pick.integer(0, 1)]
+    scale = pick.choice([0.0, 0.0005, 0.003])
+    return {
+        "dtype": ("uint8", "int8")[signed],
+        "zero_point": pick.choice([0, low, high, pick.integer(low, high)]),
+        "weight_terms": pick.choice([1, 1, 2, 3]),
+        "scale": scale,
+        "out_zero_point": pick.integer(low, high) if scale else 0,
+    }
 
 
 def _channels(pick: Picker, depthwise: bool, grouped: bool) -> tuple[int, int, int, int]:

@@ -17,7 +17,7 @@ CONV = Problem.parse("conv2d:1x8x9x7:16x3x3:stride=2,1:padding=1:bias=true")
 
 
 def right(trial: accuracy.Trial) -> Array:
-    return trial.reference.astype(np.float32)
+    return trial.reference.astype(trial.problem.dtypes["output"])
 
 
 def in_float32(problem: Problem, arrays: dict[str, Array]) -> Array:

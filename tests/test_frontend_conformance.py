@@ -19,12 +19,17 @@ from tvmconv.graph.evaluate import evaluate
 #: What must be accepted in at least one test; the rest exists between constants only, or is tested
 #: with older opsets elsewhere.
 TESTED = """
-    Abs Add AveragePool BatchNormalization Celu Clip Concat Conv ConvTranspose Div Dropout Elu Erf
-    Exp Flatten Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish LRN LeakyRelu Log
-    LogSoftmax MatMul Max MaxPool Mean Min Mish Mul Neg PRelu Pad Pow Reciprocal ReduceMean Relu
+    Abs Add AveragePool BatchNormalization Celu Clip Concat Conv ConvInteger ConvTranspose
+    DequantizeLinear Div Dropout Elu Erf Exp Flatten Gelu Gemm GlobalAveragePool GlobalMaxPool
+    HardSigmoid HardSwish LRN LeakyRelu Log LogSoftmax MatMul MatMulInteger Max MaxPool Mean Min
+    Mish Mul Neg PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceMean Relu
     Reshape Selu Shape Sigmoid Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Swish Tanh
     Transpose Unsqueeze
 """
+
+
+#: Element types of what is an input still, when all others are constants.
+FED = (np.dtype("float32"), np.dtype("uint8"), np.dtype("int8"))
 
 
 def cases() -> list[tuple[str, onnx.ModelProto, Sequence[Array], Sequence[Array]]]:
@@ -52,7 +57,7 @@ def with_constants(
     changed.CopyFrom(model)
     feeds = {}
     for item, array in zip(model.graph.input, inputs, strict=False):
-        if not feeds and getattr(array, "dtype", None) == np.float32 and array.size:
+        if not feeds and getattr(array, "dtype", None) in FED and array.size:
             feeds[item.name] = array
         elif isinstance(array, (np.ndarray, np.generic)):
             changed.graph.initializer.append(numpy_helper.from_array(np.asarray(array), item.name))

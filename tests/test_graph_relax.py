@@ -192,14 +192,15 @@ def test_instruments_see_every_pass_and_a_well_formed_module() -> None:
         optimized(load(light_path("light_squeezenet")), 16)
     assert recorder.names == [
         "SplitPaddingModes", "FlipTransposed", "FoldShuffles", "AsPrograms", "SinkReshapes",
-        "DenseOnMaps", "SinkReshapes", "FuseElementwise", "DeadCodeElimination", "AssignForms",
+        "DenseOnMaps", "SinkReshapes", "AbsorbConversions", "FuseElementwise",
+        "DeadCodeElimination", "AssignForms",
         "ChooseAlgorithms", "AssignHalos", "ShareConcatenations", "ShareViews", "tvmconv",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "disabled",
-    ["SinkReshapes", "DenseOnMaps", "FuseElementwise", "DeadCodeElimination",
+    ["SinkReshapes", "DenseOnMaps", "AbsorbConversions", "FuseElementwise", "DeadCodeElimination",
      "ShareConcatenations"],
 )  # fmt: skip
 def test_results_are_right_without_a_pass(disabled: str) -> None:

@@ -163,7 +163,7 @@ def test_traces_make_the_same_kernel(text: str) -> None:
     for candidate in sample(candidates_of(spec, host())):
         made = schedule(spec, "main", host(), candidate)
         again = replay(func, to_json(made))
-        assert finish(again).script() == finish(made).script()
+        assert finish(again, host()).script() == finish(made, host()).script()
 
 
 @pytest.mark.parametrize("text", ODD)

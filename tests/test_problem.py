@@ -279,7 +279,10 @@ def test_seeded_problems_repeat_and_vary() -> None:
     first = [random_problem(rng) for _ in range(300)]
     assert first == [random_problem(again) for _ in range(300)]
     assert len(set(first)) > 270
-    assert {p.op for p in first} == {op.name for op in FAMILIES} - {*OTHER_MEANINGS}
+    quantised = {random_problem(rng, quantised=True).op for _ in range(50)}
+    drawn = {p.op for p in first}
+    assert drawn | quantised == {op.name for op in FAMILIES} - {*OTHER_MEANINGS}
+    assert not drawn & quantised
     assert {p.rank for p in first} == {0, 1, 2, 3}
     properties: tuple[Callable[[Problem], object], ...] = (
         lambda p: p.pads_low != p.pads_high,

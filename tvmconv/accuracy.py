@@ -25,12 +25,15 @@ import numpy as np
 
 from tvmconv.errors import InputError
 from tvmconv.ops import Array, Float64, activation
+from tvmconv.ops.options import BYTE_DTYPES
 from tvmconv.problem import Problem
 
 #: What Winograd's transforms F(m, 3) add to c; its relative L2 error is limited too.
 WINOGRAD = {"winograd2": 16.0, "winograd4": 64.0, "winograd6": 384.0, "winograd4_online": 64.0}
 WINOGRAD_L2 = 2e-5
 NETWORK_RTOL, NETWORK_ATOL = 1e-3, 1e-5
+#: Relative L2 error of a quantised network's output beside the model's in float arithmetic.
+QUANTISED_L2 = 0.05
 #: Roundings that an activation may take, in units of u.
 _ACTIVATION_ROUNDINGS = 8
 #: A reference counts if at least this share of it is not zero; relu alone makes half of it zero.
@@ -127,7 +130,7 @@ def check(
     """
     algorithm = algorithm or algorithm_of(problem)
     bound = error_bound(problem, reference, magnitude, algorithm)
-    report = _compare(got, reference, bound, problem.dtype)
+    report = _compare(got, reference, bound, problem.dtypes["output"])
     if report.passed and algorithm in WINOGRAD:
         norm = float(np.linalg.norm(reference)) or 1.0
         share = float(np.linalg.norm(got - reference)) / norm
@@ -147,7 +150,7 @@ def check_exact(problem: Problem, got: Array, reference: Float64) -> AccuracyRep
     """
     if not is_exact(problem):
         raise InputError(f"{problem}: its arithmetic rounds, integers cannot be compared exactly")
-    return _compare(got, reference, np.zeros_like(reference), problem.dtype)
+    return _compare(got, reference, np.zeros_like(reference), problem.dtypes["output"])
 
 
 def check_network(
@@ -190,9 +193,11 @@ def random_inputs(problem: Problem, seed: int) -> dict[str, Array]:
     """Draw inputs of few zeros or equal elements, for outputs of a size that activations bend.
 
     ``x`` is uniform in -1..1, ``weight`` in ±6/√taps and ``bias`` in -1..1, which gives outputs a
-    standard deviation of 2.
+    standard deviation of 2. Bytes are drawn from all that there are.
     """
     rng = np.random.default_rng(seed)
+    if problem.dtype in BYTE_DTYPES:
+        return {name: _bytes(rng, problem, name) for name in problem.inputs}
     scales = {"x": 1.0, "weight": 6.0 / sqrt(problem.taps), "bias": 1.0}
     return {
         name: ((2 * rng.random(shape, np.float32) - 1) * np.float32(scales[name])).astype(
@@ -200,6 +205,20 @@ def random_inputs(problem: Problem, seed: int) -> dict[str, Array]:
         )
         for name, shape in problem.inputs.items()
     }
+
+
+def _bytes(rng: np.random.Generator, problem: Problem, name: str) -> Array:
+    """Integers of an input of a quantised problem: all of its type, or what its kernel takes."""
+    dtype, shape = problem.dtypes[name], problem.inputs[name]
+    if name == "bias":
+        return rng.integers(-(2**15), 2**15, shape, np.int32)
+    if name == "x":
+        limits = np.iinfo(dtype)
+        low, high = int(limits.min), int(limits.max)
+    else:
+        terms = problem.option("weight_terms") or 3
+        low, high = max(-128 * terms, -255), min(127 * terms, 255)
+    return rng.integers(low, high + 1, shape).astype(dtype)
 
 
 def is_exact(problem: Problem) -> bool:
@@ -226,6 +245,8 @@ def integer_inputs(problem: Problem, seed: int) -> dict[str, Array]:
     InputError
         If there are more taps than that allows even for ±1.
     """
+    if problem.dtype in BYTE_DTYPES:
+        return random_inputs(problem, seed)
     limit = 1 / max(problem.element.roundoff, problem.element.acc_roundoff)
     largest = min(8, int(sqrt(limit / (problem.taps + 1))))
     if problem.family.arithmetic == "maximum":
@@ -264,8 +285,10 @@ class Trial:
         return check(self.problem, got, self.reference, self.magnitude, algorithm)
 
     def poisoned_output(self) -> Array:
-        """An output array full of NaN, so that what a kernel does not write is seen."""
-        return np.full(self.problem.output_shape, np.nan, self.problem.dtype)
+        """An output array of NaN, or large integers, so that what a kernel leaves out is seen."""
+        dtype = np.dtype(self.problem.dtypes["output"])
+        poison = np.nan if dtype.kind == "f" else np.iinfo(dtype).max - 2
+        return np.full(self.problem.output_shape, poison, dtype)
 
 
 def trial(problem: Problem, seed: int = 0, exact: bool = False, attempts: int = 16) -> Trial:

@@ -33,6 +33,9 @@ GROUP = "tvmconv.group"
 #: ``k`` the element ``o * stride + k * dilation - padding``, which is 0 beyond the extent.
 WINDOW = "tvmconv.window"
 
+#: Attribute of a contraction whose products are dot products of four bytes.
+DOTS = "tvmconv.dots"
+
 #: Attribute of an output stage that computes tile by tile, over (tile, slot, *position, lane),
 #: four numbers for each spatial axis, last the one along which tiles are numbered first: which axis
 #: it is; elements of a tile, 1 if it has no axis for them; from one to the next; output's extent.
@@ -77,10 +80,10 @@ class KernelSpec:
 
     @property
     def program(self) -> list[dict[str, Any]]:
-        """The elementwise steps after the operator: the problem's activation, then the program."""
+        """The elementwise steps after the operator: what the problem says, then the program."""
         attrs = self.attrs
         steps: list[dict[str, Any]] = attrs.get("program", [])
-        return [*activation_steps(attrs.get("problem", "")), *steps]
+        return [*problem_steps(attrs.get("problem", "")), *steps]
 
     @property
     def text(self) -> str:
@@ -111,14 +114,18 @@ class KernelSpec:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
-def activation_steps(problem: str) -> list[dict[str, Any]]:
-    """The activation of a problem as steps of a program."""
+def problem_steps(text: str) -> list[dict[str, Any]]:
+    """What a problem has after its sums, an activation or a quantisation, as steps of a program."""
     from tvmconv.ops.activation import split
+    from tvmconv.ops.quantize import requantize_steps
     from tvmconv.problem import Problem
 
-    name = Problem.parse(problem).activation if problem else ""
-    if not name:
+    if not text:
         return []
+    problem = Problem.parse(text)
+    name = problem.activation
+    if not name:
+        return requantize_steps(problem)
     if name == "relu6":
         return [{"op": "clip", "min": 0.0, "max": 6.0}]
     activation, values = split(name)

@@ -2,9 +2,9 @@
 
 A logical tensor ``(N, C, *spatial)`` is stored as ``(N, CB, *padded, block)`` with
 ``CB = ceil(C / block)`` blocks of ``block`` channels, or, with ``block == 1``, plainly as
-``(N, C, *padded)``. ``padded`` has room for a halo of zeros around every spatial axis, so that a
-convolution reads its padding without a test. Several tensors may be channel slices of one buffer:
-that is how a concatenation costs nothing.
+``(N, C, *padded)``. ``padded`` has room for a halo around every spatial axis, of zeros or of
+another number that stands for zero, so that a convolution reads its padding without a test.
+Several tensors may be channel slices of one buffer: that is how a concatenation costs nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Layout:
     first : int
         First channel slot of the slice.
     dtype : str
+    fill : int
+        What the halo holds: 0, or the zero point of quantised numbers.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +44,7 @@ class Layout:
     slots: int = 0
     first: int = 0
     dtype: str = "float32"
+    fill: int = 0
 
     def __post_init__(self) -> None:
         """Give the halo one entry for each spatial axis."""
@@ -103,12 +106,27 @@ class Layout:
             return self.shape
         return (self.shape[0], self.own_slots, *self.shape[2:], self.block)
 
-    def with_halo(self, lows: Sequence[int], highs: Sequence[int]) -> Layout:
-        """The same tensor with a halo at least that wide."""
+    @property
+    def words(self) -> Layout:
+        """The same buffer of bytes as 32-bit words of four channels each.
+
+        Raises
+        ------
+        ValueError
+            If four channels do not stand together.
+        """
+        if self.block % 4 or itemsize(self.dtype) != 1:
+            raise ValueError(f"{self} has no words of four channels")
+        shape = (self.shape[0], self.own_slots * (self.block // 4), *self.shape[2:])
+        return replace(self, shape=shape, block=self.block // 4, dtype="int32", fill=0)
+
+    def with_halo(self, lows: Sequence[int], highs: Sequence[int], fill: int = 0) -> Layout:
+        """The same tensor with a halo at least that wide, which holds ``fill``."""
         return replace(
             self,
             lows=tuple(max(a, b) for a, b in zip(self.lows, lows, strict=True)),
             highs=tuple(max(a, b) for a, b in zip(self.highs, highs, strict=True)),
+            fill=fill,
         )
 
     def at(self, tensor: Any, n: Any, channel: Any, position: Sequence[Any]) -> Any:
@@ -129,7 +147,7 @@ class Layout:
 
 
 _ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8, "int8": 1, "uint8": 1}
-_ITEMSIZE |= {"int32": 4, "int64": 8, "bool": 1}
+_ITEMSIZE |= {"int16": 2, "int32": 4, "int64": 8, "bool": 1}
 
 
 def itemsize(dtype: str) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv import ops
+from tvmconv.oracle_quantised import quantised_operators
 from tvmconv.problem import Problem
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def _windowed_operators() -> list[Any]:
     return [
         Conv, ConvTranspose, MaxPool, LpPool, AveragePool, BatchNormalization, LRN,
         GlobalAveragePool, GlobalMaxPool, GlobalLpPool,
+        *quantised_operators(lambda x, w, attrs: conv(x, w, None, attrs)[0]),
     ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from tvmconv import ops
 from tvmconv.errors import InputError
 from tvmconv.ops import Array, Family, Float64, Shape, activation, canonical, windows
-from tvmconv.ops.options import DTYPES, DType
+from tvmconv.ops.options import BYTE_DTYPES, DTYPES, DType
 
 FLOP_PER_MAC = 2
 
@@ -105,7 +105,7 @@ class Problem:
 
     def magnitude(self, arrays: Mapping[str, Array]) -> Float64:
         """S = conv(|x|, |w|) + |b| of the accuracy formula; 0 where nothing is rounded."""
-        if self.family.arithmetic == "maximum":
+        if self.family.arithmetic == "maximum" or self.dtype in BYTE_DTYPES:
             return np.zeros(self.output_shape)
         if self.family.magnitude is not None:
             return self.family.magnitude(self, arrays)
@@ -238,6 +238,14 @@ class Problem:
         return str(self.option("dtype") or "float32")
 
     @property
+    def dtypes(self) -> dict[str, str]:
+        """Element types of the inputs by name, and of the ``output``."""
+        rule = self.family.dtypes
+        if rule is not None:
+            return rule(self)
+        return dict.fromkeys((*self.inputs, "output"), self.dtype)
+
+    @property
     def element(self) -> DType:
         """Size and roundoff of the element type."""
         return DTYPES[self.dtype]
@@ -285,8 +293,8 @@ class Problem:
     @property
     def bytes_moved(self) -> int:
         """Compulsory traffic in bytes: each input and output element once."""
-        shapes = [*self.inputs.values(), self.output_shape]
-        return sum(prod(shape) for shape in shapes) * self.element.itemsize
+        shapes, dtypes = {**self.inputs, "output": self.output_shape}, self.dtypes
+        return sum(prod(shape) * DTYPES[dtypes[name]].itemsize for name, shape in shapes.items())
 
     @property
     def intensity(self) -> float:

@@ -26,7 +26,10 @@ else:
     import tomli as tomllib
 
 HOST = "host"
-_F32_BITS = 32
+_F32_BITS, _AVX512_BITS = 32, 512
+#: Instructions for sums of products of bytes: four products and a sum in one, two products of
+#: 16 bits and their sum, or shifts and products, which need none.
+BYTE_DOTS = ("vpdpbusd", "pmaddwd", "portable")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _FEATURE = re.compile(r"[+-][a-z0-9][a-z0-9._-]*")
 
@@ -90,6 +93,8 @@ class Vector:
         Loads of full vectors that hit L1.
     embedded_broadcast : bool
         Whether an FMA can take a scalar from memory into all lanes.
+    byte_dot : str
+        The instruction for sums of products of bytes, one of :data:`BYTE_DOTS`.
     """
 
     bits: int
@@ -98,10 +103,13 @@ class Vector:
     fma_latency: int
     loads_per_cycle: float
     embedded_broadcast: bool
+    byte_dot: str
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         bits = self.bits
+        known = ", ".join(BYTE_DOTS)
+        require(self.byte_dot in BYTE_DOTS, "vector.byte_dot", f"must be one of {known}")
         require(
             bits >= _F32_BITS and bits & (bits - 1) == 0, "vector.bits", f"{bits} is no power of 2"
         )
@@ -261,6 +269,18 @@ class Target:
         features = (re.sub(r"[.-]", "_", feature[1:]) for feature in self.llvm.features)
         signs = (feature[0] for feature in self.llvm.features)
         return self.zig.cpu + "".join(map("".join, zip(signs, features, strict=True)))
+
+    @property
+    def byte_dot(self) -> str:
+        """The instruction for products of bytes and the width of its vectors: ``pmaddwd.256``.
+
+        One that a feature switched off takes away is replaced by what every x86 has.
+        """
+        name, bits = self.vector.byte_dot, self.vector.bits
+        feature = "avx512vnni" if bits == _AVX512_BITS else "avxvnni"
+        if name == "vpdpbusd" and f"-{feature}" in self.llvm.features:
+            name = "pmaddwd"
+        return name if name == "portable" else f"{name}.{bits}"
 
     def with_threads(self, threads: int | None) -> Target:
         """The same machine with so many cores to use; itself if None."""

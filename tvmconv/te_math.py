@@ -138,6 +138,26 @@ def minimum(a: Expr, b: Expr) -> Expr:
     return select(tirx.isnan(a), a, te.min(a, b))
 
 
+def rounded(x: Expr) -> Expr:
+    """The value as float32 has it: LLVM does not make one operation of it and what takes it."""
+    from tvmconv._tvm import tirx
+
+    return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", x)
+
+
+def divided(x: Expr, divisor: float) -> Expr:
+    """``x / divisor``, correctly rounded; TVM would multiply by the reciprocal of a constant."""
+    mantissa, _ = math.frexp(divisor)
+    if mantissa == 0.5:  # a power of two, whose reciprocal is one as well
+        return x if divisor == 1 else x * number(1 / divisor)
+    return x / rounded(number(divisor))
+
+
+def to_integer(x: Expr) -> Expr:
+    """The nearest int32, the even one of two, for |x| < 2^22."""
+    return _reinterpret(x + number(_MAGIC), "int32") - _MAGIC_BITS
+
+
 def sqrt(x: Expr) -> Expr:
     """The square root, correctly rounded."""
     from tvmconv._tvm import te

@@ -7,7 +7,7 @@ import math
 import mmap
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Case:
         """What PACK makes of ``before``."""
         after = before.copy()
         view = self.view(after)
-        view[...] = 0
+        view[...] = self.tensor.fill
         self.interior(view)[...] = self.blocked(plain)
         return after
 
@@ -82,7 +82,7 @@ class Case:
         after = before.copy()
         view = self.view(after)
         kept = self.interior(view).copy()
-        view[...] = 0
+        view[...] = self.tensor.fill
         self.interior(view)[...] = kept
         return after
 
@@ -99,7 +99,7 @@ def _strided(tensor: BlockedTensor) -> BlockedTensor:
     for size in reversed((t.slots, *t.padded)):
         strides.append(strides[-1] * size + 3 * t.block)
     outer = tuple(reversed(strides[1:] if t.padded else strides))
-    return BlockedTensor(t.shape, 0, t.block, t.lows, t.highs, outer, t.dtype)
+    return replace(t, strides=outer)
 
 
 def _fixed_cases() -> list[BlockedTensor]:
@@ -117,6 +117,14 @@ def _fixed_cases() -> list[BlockedTensor]:
         BlockedTensor((1, 33, 4, 4), block=32, lows=(1, 1), highs=(1, 1)),
         BlockedTensor((1, 7, 6, 6), block=5, lows=(1, 1), highs=(1, 1)),
         BlockedTensor((2, 24, 130, 40), block=16, lows=(1, 1), highs=(1, 1)),
+        # Bytes, with a halo of a zero point: words of few channels, tiles and short rows.
+        BlockedTensor((1, 3, 21, 30), block=4, lows=(3, 3), highs=(2, 2), dtype="uint8", fill=114),
+        BlockedTensor((2, 4, 5, 16), block=4, dtype="uint8"),
+        BlockedTensor((1, 3, 97, 99), block=4, dtype="int8"),
+        BlockedTensor((1, 4, 3, 9), block=4, lows=(1, 1), highs=(0, 1), dtype="int8", fill=-5),
+        BlockedTensor((2, 40, 9, 19), block=16, lows=(1, 1), highs=(1, 1), dtype="int8", fill=-128),
+        BlockedTensor((1, 33, 7, 7), block=32, lows=(1, 1), highs=(1, 1), dtype="uint8", fill=255),
+        BlockedTensor((1, 64, 70, 70), block=16, dtype="uint8"),
     ]
 
 
@@ -128,7 +136,8 @@ def _random_case(rng: np.random.Generator) -> BlockedTensor:
     shape = (int(rng.integers(1, 4)), int(rng.integers(1, 40)), *spatial)
     dtype = str(rng.choice(["float32", "float32", "int8", "float16", "float64"]))
     block = int(rng.choice([1, 4, 8, 16, 16, 3]))
-    tensor = BlockedTensor(shape, 0, block, lows, highs, dtype=dtype)
+    fill = int(rng.integers(-128, 128)) if dtype == "int8" else 0
+    tensor = BlockedTensor(shape, 0, block, lows, highs, dtype=dtype, fill=fill)
     return _strided(tensor) if rng.integers(0, 2) else tensor
 
 

@@ -152,7 +152,7 @@ def _load(source: Any, batch: int | None) -> tuple[Graph, str, bool]:
         problem = Problem.parse(text)
         shapes = {name: shape for name, shape in problem.inputs.items() if name != "x"}
         # Only their shape matters: no kernel depends on the values of its weights.
-        params = {name: np.ones(shape, problem.dtype) for name, shape in shapes.items()}
+        params = {name: np.ones(shape, problem.dtypes[name]) for name, shape in shapes.items()}
         name = source.origin if isinstance(source, Layer) else problem.text
         return load(problem.text, params=params), name, True
     graph = load(source, batch=batch)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tvmconv import accuracy, ops
 from tvmconv.errors import InputError
-from tvmconv.graph.halos import window_halo
+from tvmconv.graph.halos import halo_fill, window_halo
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
 from tvmconv.ops import channels, winograd
@@ -35,7 +35,7 @@ def canonical(spec: KernelSpec) -> KernelSpec:
         if problem.option("algorithm") == "direct":
             attrs["problem"] = problem.replace(algorithm="auto").text
         if attrs.get("edges") != "test":
-            inputs[0] = inputs[0].with_halo(*window_halo(attrs))
+            inputs[0] = inputs[0].with_halo(*window_halo(attrs), halo_fill(attrs))
     return KernelSpec(spec.op, canonical_json(attrs), tuple(inputs), _compact(spec.output))
 
 

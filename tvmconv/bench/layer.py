@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from tvmconv import ops
 from tvmconv.accuracy import random_inputs
@@ -33,6 +33,8 @@ ONNX_TYPES = {
     "global_avg_pool": "GlobalAveragePool",
     "dense": "Gemm",
     "resize": "Resize",
+    "qconv": "QLinearConv",
+    "depthwise_qconv": "QLinearConv",
 }
 #: Options of Resize that are not benchmarked: ONNX has them in later opsets, or other inputs.
 _LATER = ("antialias", "roi", "scales")
@@ -67,9 +69,11 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
     kind = onnx_type(problem)
     arrays = random_inputs(problem, seed)
     x = arrays.pop("x")
+    quantised = quantisation(problem)
+    names = operand_names(problem)
+    arrays |= {name: array for name, array in quantised.items() if name in names}
     constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     last = "linear" if problem.activation else "y"
-    names = list(problem.inputs)
     if kind == "Resize":
         constants.append(numpy_helper.from_array(np.array(problem.output_shape), "sizes"))
         names = ["x", "", "", "sizes"]
@@ -78,8 +82,8 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
     graph = helper.make_graph(
         [node, *after],
         problem.name,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, problem.output_shape)],
+        [helper.make_tensor_value_info("x", _element(problem, "x"), x.shape)],
+        [helper.make_tensor_value_info("y", _element(problem, "output"), problem.output_shape)],
         [*constants, *limits],
     )
     opsets = [helper.make_opsetid("", OPSET)]
@@ -91,11 +95,48 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
 def onnx_type(problem: Problem) -> str:
     """Name the ONNX operator of a problem; InputError if there is none."""
     plain = problem.option("padding_mode") in (None, "zeros")
-    if problem.op not in ONNX_TYPES or not plain or any(map(problem.option, _LATER)):
+    sums = problem.op in _QUANTISED and not problem.option("scale")
+    wide = problem.op in _QUANTISED and problem.option("weight_terms") > 1
+    unlike = wide or (sums and problem.bias) or any(map(problem.option, _LATER))
+    if problem.op not in ONNX_TYPES or not plain or unlike:
         raise InputError(
             f"{problem}: {problem.name} is no single ONNX operator, so no library has it"
         )
-    return ONNX_TYPES[problem.op]
+    return "ConvInteger" if sums else ONNX_TYPES[problem.op]
+
+
+_QUANTISED = ("qconv", "depthwise_qconv")
+
+
+def _element(problem: Problem, name: str) -> int:
+    """ONNX's number of an element type."""
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(problem.dtypes[name])))
+
+
+def operand_names(problem: Problem) -> list[str]:
+    """The inputs of the layer's node, with what quantises its tensors."""
+    names = list(problem.inputs)
+    if problem.op not in _QUANTISED:
+        return names
+    if not problem.option("scale"):
+        return ["x", "weight", "x_zero"]
+    quantities = ["x", "x_scale", "x_zero", "weight", "weight_scale", "weight_zero"]
+    return [*quantities, "y_scale", "y_zero", *names[2:]]
+
+
+def quantisation(problem: Problem) -> Arrays:
+    """Scales and zero points of a quantised layer: that of the weight is the problem's scale."""
+    if problem.op not in _QUANTISED:
+        return {}
+    one = np.float32(1)
+    return {
+        "x_scale": np.asarray(one),
+        "x_zero": np.asarray(problem.option("zero_point"), problem.dtype),
+        "weight_scale": np.asarray(problem.option("scale"), np.float32),
+        "weight_zero": np.asarray(0, np.int8),
+        "y_scale": np.asarray(one),
+        "y_zero": np.asarray(problem.option("out_zero_point"), problem.dtype),
+    }
 
 
 def read_problem(model: onnx.ModelProto) -> tuple[Problem, Arrays] | None:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tvmconv import ops
+from tvmconv import ops, te_dot
 from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
 from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
@@ -56,12 +56,15 @@ def scheduled(spec: KernelSpec, symbol: str, target: Target, choice: Choice = No
     ValueError
         If a trace does not fit the kernel.
     """
-    return finish(schedule(spec, symbol, target, choice))
+    return finish(schedule(spec, symbol, target, choice), target)
 
 
-def finish(sch: TVMObject) -> TVMObject:
-    """The scheduled function with its tails overlapped, without the taps in the padding."""
-    return skip_padding(overlap_tails(sch.mod["main"]))
+def finish(sch: TVMObject, target: Target) -> TVMObject:
+    """The scheduled function with its tails overlapped, without the taps in the padding.
+
+    Dot products of bytes are those of the target's instruction.
+    """
+    return te_dot.selected(skip_padding(overlap_tails(sch.mod["main"])), target)
 
 
 def lowering(*funcs: TVMObject) -> TVMObject:

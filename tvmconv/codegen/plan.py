@@ -76,6 +76,8 @@ class BlockedTensor:
         pixel is always ``block`` elements after the other). Empty for compact.
     dtype : str
     space : "arena" or "weights"
+    fill : int
+        What the halo holds: 0 unless elements are bytes.
     """
 
     shape: tuple[int, ...]
@@ -86,11 +88,14 @@ class BlockedTensor:
     strides: tuple[int, ...] = ()
     dtype: str = "float32"
     space: Space = "arena"
+    fill: int = 0
 
     def __post_init__(self) -> None:
         """Fill in the halo and the strides that were left out."""
         if not 2 <= len(self.shape) <= 5:
             raise ValueError(f"shape {self.shape} is not (N, C) and up to three spatial axes")
+        if self.fill and element_bytes(self.dtype) != 1:
+            raise ValueError(f"a halo of {self.fill} in {self.dtype}")
         rank = len(self.shape) - 2
         object.__setattr__(self, "lows", self.lows or (0,) * rank)
         object.__setattr__(self, "highs", self.highs or (0,) * rank)
@@ -124,6 +129,7 @@ class BlockedTensor:
             whole.strides,
             layout.dtype,
             space,
+            layout.fill,
         )
 
     @property
@@ -177,7 +183,7 @@ class KernelStep:
 
 @dataclass(frozen=True)
 class PackStep:
-    """Plain to blocked; the halo and the lanes past the last channel become zero."""
+    """Plain to blocked; the lanes past the last channel become zero, the halo what it holds."""
 
     source: TensorArgument
     destination: BlockedTensor
@@ -195,7 +201,7 @@ class UnpackStep:
 
 @dataclass(frozen=True)
 class BorderStep:
-    """The halo of a blocked tensor becomes zero."""
+    """The halo of a blocked tensor becomes zero, or what it is to hold."""
 
     tensor: BlockedTensor
     name: str = "border"

@@ -122,6 +122,7 @@ class _Tables:
             _numbers((*(0,) * missing, *tensor.lows)),
             _numbers((*(0,) * missing, *tensor.highs)),
             _numbers(strides),
+            str(tensor.fill % 256),
         )
         self.lines.append(
             f"static const tvmconv_layout_step step_{number} = {{{', '.join(fields)}}};"

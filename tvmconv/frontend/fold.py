@@ -109,6 +109,8 @@ def _cast_to(node: OnnxNode, builder: Builder, dtype: str) -> Value:
     casts = {("bool", "float32"): "as_number", ("float32", "bool"): "is_not_zero"}
     if x.data is None and (x.dtype, dtype) in casts:
         return builder.emit(casts[x.dtype, dtype], [x])
+    if x.data is None and dtype == "float32" and x.dtype in ("int32", "uint8", "int8"):
+        return builder.emit("dequantize", [x], {"scale": 1.0, "zero_point": 0})
     data = _data(node, 0)
     if dtype == "bfloat16":
         node.fail("a cast to bfloat16 is not supported")

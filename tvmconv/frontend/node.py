@@ -215,7 +215,7 @@ class Builder:
         try:
             shape = tuple(operator.output_shape([v.shape for v in inputs], attrs))
             check_shape(shape, "output", empty=folds)
-            dtype = _result_dtype(operator, inputs, folds)
+            dtype = _result_dtype(operator, inputs, attrs, folds)
             if folds:
                 data = self.budget.fold(operator, [v.data for v in inputs], attrs, shape)
         except InputError as error:
@@ -267,13 +267,15 @@ class Builder:
         return candidate
 
 
-def _result_dtype(operator: Operator, inputs: Sequence[Value], folds: bool) -> str:
+def _result_dtype(
+    operator: Operator, inputs: Sequence[Value], attrs: Mapping[str, Any], folds: bool
+) -> str:
     """Return the element type of a node's output; refuse what no kernel computes.
 
     Which types an operator of a family takes is an option of its problem.
     """
     if operator.output_dtype is not None:
-        return operator.output_dtype([value.dtype for value in inputs])
+        return operator.output_dtype([value.dtype for value in inputs], attrs)
     dtype = _common_dtype(inputs)
     free = folds or operator.any_dtype or operator.family is not None
     if not free and dtype != "float32":

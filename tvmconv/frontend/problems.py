@@ -44,17 +44,17 @@ def graph_of(
     Raises
     ------
     InputError
-        If the text is no problem, or a parameter is unknown, misshapen or not float32.
+        If the text is no problem, or a parameter is unknown, misshapen or of another type.
     """
     problem = Problem.parse(problem_text)
     if outputs is not None and list(outputs) != [OUTPUT]:
         raise InputError(f"{problem}: the only output is '{OUTPUT}', not {list(outputs)}")
     constants = read_params(problem, params)
     values = [
-        Value(name, shape, problem.dtype, constants.get(name))
+        Value(name, shape, problem.dtypes[name], constants.get(name))
         for name, shape in problem.inputs.items()
     ]
-    output = Value(OUTPUT, problem.output_shape, problem.dtype)
+    output = Value(OUTPUT, problem.output_shape, problem.dtypes["output"])
     node = Node(problem.op, values, output, {"problem": problem.text}, problem.op)
     run_time = [value for value in values if not value.is_constant]
     return Graph(problem.text, run_time, [output], [node])
@@ -66,17 +66,22 @@ def read_params(problem: Problem, params: Params | None) -> dict[str, Array]:
         return {}
     shapes = {name: shape for name, shape in problem.inputs.items() if name != "x"}
     if isinstance(params, (str, os.PathLike)):
-        return _read_npz(os.fspath(params), shapes, problem.dtype)
+        return _read_npz(os.fspath(params), shapes, problem.dtypes)
     constants = {}
     for name, array in params.items():
         array = np.asarray(array)
-        _check("params", name, array.shape, array.dtype.name, shapes, problem.dtype)
+        _check("params", name, array.shape, array.dtype.name, shapes, problem.dtypes)
         constants[name] = array
     return constants
 
 
 def _check(
-    where: str, name: str, shape: Shape, dtype: str, shapes: Mapping[str, Shape], wanted: str
+    where: str,
+    name: str,
+    shape: Shape,
+    dtype: str,
+    shapes: Mapping[str, Shape],
+    dtypes: Mapping[str, str],
 ) -> None:
     """Refuse a parameter that the problem does not have, or not like that."""
     if name not in shapes:
@@ -84,11 +89,13 @@ def _check(
         raise InputError(f"{where}: parameter {name!r} is unknown; the problem has {known}")
     if shape != shapes[name]:
         raise InputError(f"{where}: {name} must have shape {text(shapes[name])}, has {text(shape)}")
-    if dtype != wanted:
-        raise InputError(f"{where}: {name} must be {wanted}, is {dtype}")
+    if dtype != dtypes[name]:
+        raise InputError(f"{where}: {name} must be {dtypes[name]}, is {dtype}")
 
 
-def _read_npz(path: str, shapes: Mapping[str, Shape], dtype: str) -> dict[str, Array]:
+def _read_npz(
+    path: str, shapes: Mapping[str, Shape], dtypes: Mapping[str, str]
+) -> dict[str, Array]:
     """Read a .npz file; each header is checked before its array is allocated."""
     constants = {}
     try:
@@ -96,7 +103,7 @@ def _read_npz(path: str, shapes: Mapping[str, Shape], dtype: str) -> dict[str, A
             for entry in archive.namelist():
                 name = entry.removesuffix(".npy")
                 with archive.open(entry) as stream:
-                    _check(path, name, *_header(stream), shapes, dtype)
+                    _check(path, name, *_header(stream), shapes, dtypes)
                 with archive.open(entry) as stream:
                     constants[name] = np.lib.format.read_array(stream, allow_pickle=False)
     except FileNotFoundError:

@@ -10,11 +10,14 @@ from tvmconv.graph.forms import BOTH, as_planes
 from tvmconv.graph.fuse import base_inputs
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.layout import Layout
+from tvmconv.ops.quads import QUAD
 
 #: Operators whose result lies in blocks and whose input has to.
 _BLOCKED = ops.names(lambda operator: operator.layout in ("blocked", "any"))
 #: Operators that read channels one by one, from plain tensors as well.
 _ANY_INPUT = ops.names(lambda operator: operator.layout == "any")
+#: Operators that read words of four channels, from any blocks of those.
+_WORDS = ops.names(lambda operator: operator.words)
 #: Operators whose result lies as their inputs do.
 _SAME = ops.names(lambda operator: operator.layout == "same")
 
@@ -66,6 +69,8 @@ class _Placer:
             taken = block
             if node.op in _ANY_INPUT:
                 taken = self._plain_if_unblocked(node.inputs[0], block)
+            elif node.op in _WORDS:
+                taken = self._quads_if_unblocked(node.inputs[0], block)
             inputs = [self._as(node.inputs[0], taken), *self._rest(node, taken, block)]
         elif node.op in _SAME:
             inputs = [self._as(v, block) for v in node.inputs]
@@ -108,11 +113,18 @@ class _Placer:
             return self.layouts[value].block
         return 1 if len(value.shape) == 2 or value.shape[1] < block else block
 
+    def _quads_if_unblocked(self, value: Value, block: int) -> int:
+        """Bring few channels in by blocks of one word."""
+        known = self.layouts.get(value)
+        if known is not None and known.block > 1:
+            return known.block
+        return min(block, QUAD * -(-value.shape[1] // QUAD)) if value.shape[1] < block else block
+
     def _rest(self, node: Node, taken: int, block: int) -> list[Value]:
         """Weights and bias, packed if they are computed; operands of the program in blocks."""
         base = base_inputs(node)
         weights = node.inputs[1:base]
-        if not all(v.is_constant for v in weights):
+        if not all(v.is_constant for v in weights) and ops.get(node.op).packed_weight:
             weights = [
                 self._packed(node, role, v, taken, block)
                 for role, v in zip(("weight", "bias"), weights, strict=False)

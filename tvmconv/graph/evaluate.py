@@ -27,12 +27,13 @@ def evaluate(graph: Graph, inputs: Inputs, dtype: str = "float64") -> list[Array
     inputs : mapping of str to ndarray, or sequence of ndarray
         By name, or in the order of ``graph.inputs``.
     dtype : {"float64", "float32"}
-        What values between nodes are rounded to; inside a node the references use float64.
+        What floats between nodes are rounded to; inside a node the references use float64. Those
+        that are quantised, and what is made of integers, are float32 all the same, as ONNX has it.
 
     Returns
     -------
     list of ndarray
-        In the order of ``graph.outputs``, of that dtype.
+        In the order of ``graph.outputs``, floats in that dtype or in float32.
 
     Raises
     ------
@@ -94,7 +95,8 @@ def _bind(graph: Graph, inputs: Inputs, dtype: str) -> dict[Value, Array]:
                 f"{graph.name}: input '{value.name}' must have shape {value.shape}, "
                 f"has {array.shape}"
             )
-        bound[value] = array.astype(dtype if value.dtype == "float32" else value.dtype, copy=False)
+        floats = np.dtype(value.dtype).kind == "f"
+        bound[value] = array.astype(dtype if floats else value.dtype, copy=False)
     return bound
 
 

@@ -98,7 +98,8 @@ def _move(value: Value, clock: Clock) -> float:
 def _seconds(node: Node, graph: Graph, block: int, clock: Clock) -> tuple[float, float]:
     """Times of a node on blocks and on planes, infinite where it has no such kernel."""
     weights = node.inputs[1 : base_inputs(node)] if node.op in FAMILY else []
-    if node.op in BOTH and all(v.is_constant for v in weights) and _is_open(node):
+    floats = node.inputs[0].dtype == "float32"
+    if node.op in BOTH and floats and all(v.is_constant for v in weights) and _is_open(node):
         given = node.inputs[0] in graph.inputs and node.inputs[0].shape[1] < block
         taken = 1 if given and ops.get(node.op).layout == "any" else block
         spec = _spec(node, taken, block)

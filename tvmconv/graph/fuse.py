@@ -19,6 +19,7 @@ The rewrites, in the order of :data:`REWRITES`:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tvmconv import ops
@@ -140,7 +141,7 @@ def _program(node: Node) -> Program | None:
 def _binary(op: str, x: Value, other: Value, *, reverse: bool) -> Program:
     """The program of one step with an operand, or with a number if that is all the operand is."""
     step: dict[str, Any] = {"op": op, "reverse": True} if reverse else {"op": op}
-    if other.data is not None and other.data.size == 1:
+    if other.data is not None and other.data.size == 1 and other.dtype == "float32":
         return x, [{**step, "scalar": float(other.data.reshape(-1)[0])}], []
     return x, [{**step, "operand": 0}], [other]
 
@@ -197,6 +198,57 @@ def _sinks(reshape: Node, node: Node) -> bool:
     return len(node.inputs) == 1 or (trailing and all(v.is_constant for v in node.inputs[1:]))
 
 
+def absorb_conversions(graph: Graph) -> Graph:
+    """Let an elementwise node dequantise an operand itself, as part of the step that takes it.
+
+    Of the two terms of a sum, that which is made last stays the running value: the kernel that
+    makes it can take the node over. Who reads what others dequantise as well does so on its own,
+    so that no floats are stored.
+    """
+    graph = _split_conversions(graph)
+    made = {node.output: node for node in graph.nodes if _dequantises(node)}
+    places = {node.output: k for k, node in enumerate(graph.nodes)}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        step = node.attrs["program"][0] if node.op == "elementwise" else {}
+        source = made.get(node.inputs[1]) if step.get("operand") == 0 else None
+        if source is None or source.output.shape != node.output.shape:
+            nodes.append(node)
+            continue
+        x, operand = node.inputs[0], node.inputs[1]
+        other = made.get(x)
+        if step["op"] == "add" and other is not None and x.shape == operand.shape:
+            first, second = (places.get(n.inputs[0], -1) for n in (other, source))
+            if first < second:
+                x, source = operand, other
+        steps = [{**step, "program": source.attrs["program"]}, *node.attrs["program"][1:]]
+        inputs = [x, source.inputs[0], *node.inputs[2:]]
+        nodes.append(replace(node, inputs=inputs, attrs={**node.attrs, "program": steps}))
+    return remove_dead(replace(graph, nodes=nodes))
+
+
+def _split_conversions(graph: Graph) -> Graph:
+    """Give each reader of dequantised numbers a node of its own that dequantises them."""
+    made = {node.output: node for node in graph.nodes if _dequantises(node)}
+    taken: set[Value] = set()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        inputs = list(node.inputs)
+        for k, value in enumerate(node.inputs):
+            if value in made and value in taken:
+                inputs[k] = Value(f"{value.name}:{node.output.name}:{k}", value.shape, value.dtype)
+                nodes.append(replace(made[value], output=inputs[k]))
+            taken.add(value)
+        nodes.append(replace(node, inputs=inputs))
+    return replace(graph, nodes=nodes)
+
+
+def _dequantises(node: Node) -> bool:
+    """Whether a node does nothing but dequantise."""
+    steps = node.attrs.get("program", [])
+    return node.op == "elementwise" and [s["op"] for s in steps] == ["dequantize"]
+
+
 def fuse_elementwise(graph: Graph) -> Graph:
     """Let every elementwise node join the node whose result it reads, where that can be."""
     readers = graph.consumers()
@@ -230,6 +282,7 @@ def _hosts_of(node: Node) -> list[Value]:
     swappable = first["op"] in ("add", "mul", "maximum", "minimum") and first.get("operand") == 0
     if (
         swappable
+        and not first.get("program")
         and node.inputs[1].shape == node.output.shape
         and node.inputs.count(node.inputs[1]) == 1
     ):
@@ -266,6 +319,7 @@ REWRITES: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
     ("SinkReshapes", sink_reshapes),
     ("DenseOnMaps", dense_on_maps),
     ("SinkReshapes", sink_reshapes),
+    ("AbsorbConversions", absorb_conversions),
     ("FuseElementwise", fuse_elementwise),
 )
 

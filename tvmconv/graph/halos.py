@@ -1,4 +1,4 @@
-"""Which kernels read a halo of zeros around their input, and how wide it is."""
+"""Which kernels read a halo around their input, how wide it is, and what it holds."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         )
     ]  # fmt: skip
     return list(problem.pads_low), highs
+
+
+def halo_fill(attrs: Mapping[str, Any]) -> int:
+    """What a node of a problem expects in its halo: the zero point of quantised numbers, or 0."""
+    return int(Problem.parse(attrs["problem"]).option("zero_point") or 0)
 
 
 def reads_halo(node: Node) -> bool:

@@ -13,6 +13,25 @@ from typing import Any
 import numpy.typing as npt
 
 
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """What a constant was before it was dequantised: ``(data - zero_point) * scale``.
+
+    Attributes
+    ----------
+    data : ndarray
+        Integers, in the shape of the constant.
+    scale, zero_point : ndarray
+        Of one element, or of one for each position along ``axis``.
+    axis : int
+    """
+
+    data: npt.NDArray[Any]
+    scale: npt.NDArray[Any]
+    zero_point: npt.NDArray[Any]
+    axis: int = 0
+
+
 @dataclass(eq=False)
 class Value:
     """One tensor: an input of the graph, a constant, or the output of a node.
@@ -27,12 +46,15 @@ class Value:
         NumPy's name of the element type.
     data : ndarray or None
         The elements of a constant; None for anything computed.
+    quantised : Quantised or None
+        Of a constant that the model has in integers.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
     data: npt.NDArray[Any] | None = None
+    quantised: Quantised | None = None
 
     @property
     def is_constant(self) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 from tvmconv.graph.blocks import assign_blocks
 from tvmconv.graph.forms import Clock, on_planes
 from tvmconv.graph.fuse import base_inputs
-from tvmconv.graph.halos import non_negative, reads_halo, tests_edges, window_halo
+from tvmconv.graph.halos import halo_fill, non_negative, reads_halo, tests_edges, window_halo
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
@@ -94,6 +94,8 @@ def _attribute(layout: Layout) -> dict[str, Any]:
     found: dict[str, Any] = {"block": layout.block}
     if layout.has_halo:
         found |= {"lows": list(layout.lows), "highs": list(layout.highs)}
+    if layout.fill:
+        found["fill"] = layout.fill
     if layout.slots:
         found |= {"slots": layout.slots, "first": layout.first}
     return found
@@ -158,22 +160,43 @@ def assign_halos(graph: Graph) -> Graph:
 
 
 def _halos(placed: Placed) -> None:
-    """Give every value the halo that its readers need; a maximum may need none or no zeros."""
+    """Give every value the halo that its readers need; a maximum may need none or no zeros.
+
+    A caller's tensor has none, and a halo holds one number: who needs another reads a copy.
+    """
     positive = non_negative(placed.graph)
     nodes: list[Node] = []
-    copies: dict[Value, Value] = {}
+    copies: dict[tuple[Value, int], Value] = {}
     for node in placed.graph.nodes:
         x = node.inputs[0]
         if tests_edges(node, positive):
             node.attrs = {**node.attrs, "edges": "test"}
         elif reads_halo(node):
-            if x in placed.graph.inputs:  # a caller's tensor has none
-                x = copies.get(x) or _copied(placed, nodes, x)
-                copies[node.inputs[0]] = x
+            fill = halo_fill(node.attrs)
+            if x in placed.graph.inputs or _holds_another(placed.layouts[x], fill):
+                if (x, fill) not in copies:
+                    copies[x, fill] = _copied_with_form(placed, nodes, x)
+                x = copies[x, fill]
                 node.inputs = [x, *node.inputs[1:]]
-            placed.layouts[x] = placed.layouts[x].with_halo(*window_halo(node.attrs))
+            placed.layouts[x] = placed.layouts[x].with_halo(*window_halo(node.attrs), fill)
         nodes.append(node)
     placed.graph.nodes = nodes
+
+
+def _holds_another(layout: Layout, fill: int) -> bool:
+    """Whether a halo is there and holds another number."""
+    return layout.has_halo and layout.fill != fill
+
+
+def _copied_with_form(placed: Placed, nodes: list[Node], source: Value) -> Value:
+    """Append nodes that copy a value into one that lies in the same blocks."""
+    copy, form = _copied(placed, nodes, source), placed.layouts[source]
+    if form.block == 1:
+        return copy
+    again = Value(f"{source.name}:copy", source.shape, source.dtype)
+    placed.layouts[again] = Layout(source.shape, form.block, dtype=source.dtype)
+    nodes.append(Node("convert", [copy], again, {}, source.name))
+    return again
 
 
 def _copied(placed: Placed, nodes: list[Node], source: Value) -> Value:
@@ -196,7 +219,9 @@ def share_concatenations(graph: Graph) -> Graph:
     # From the last to the first: a concatenation that is itself a part goes first into its whole.
     for node in reversed(placed.graph.nodes):
         layout = placed.layouts[node.output]
-        if node.op == "concat" and _aligned(node, layout) and _parts_free(placed, node, made):
+        if node.op != "concat" or not _aligned(node, layout):
+            continue
+        if _same_fill(placed, node) and _parts_free(placed, node, made):
             node.op = "join"
             placed.buffer |= dict.fromkeys(node.inputs, node.output)
     _spread_slices(placed)
@@ -208,6 +233,12 @@ def _aligned(node: Node, layout: Layout) -> bool:
     if node.attrs["axis"] != 1 or len(layout.shape) not in _STRIDED_RANKS:
         return False
     return all(v.shape[1] % layout.block == 0 for v in node.inputs[:-1])
+
+
+def _same_fill(placed: Placed, node: Node) -> bool:
+    """Whether the halos of the parts and of the whole, as far as there are any, hold the same."""
+    layouts = [placed.layouts[v] for v in (node.output, *node.inputs) if v in placed.layouts]
+    return len({layout.fill for layout in layouts if layout.has_halo}) <= 1
 
 
 def _parts_free(placed: Placed, node: Node, made: set[Value]) -> bool:
@@ -226,8 +257,9 @@ def _spread_slices(placed: Placed) -> None:
         for node in joins:
             for part in node.inputs:
                 whole, own = placed.layouts[node.output], placed.layouts[part]
-                both = whole.with_halo(own.lows, own.highs)
-                same = own.with_halo(whole.lows, whole.highs)
+                fill = whole.fill if whole.has_halo else own.fill
+                both = whole.with_halo(own.lows, own.highs, fill)
+                same = own.with_halo(whole.lows, whole.highs, fill)
                 grown = grown or both != whole or same != own
                 placed.layouts[node.output], placed.layouts[part] = both, same
     for node in joins:

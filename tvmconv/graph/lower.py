@@ -200,7 +200,8 @@ class _Lowerer:
     def _plain(self, value: Value) -> TensorArgument:
         """A caller's tensor, a constant, or a compact plain tensor in the arena."""
         if value.is_constant or value in self.folded:
-            return self._constant(self.folded.get(value, value), Layout(value.shape))
+            layout = Layout(value.shape, dtype=value.dtype)
+            return self._constant(self.folded.get(value, value), layout)
         if (port := self._port(value)) is not None:
             return port
         root = self.placed.root(value)
@@ -248,6 +249,9 @@ class _Lowerer:
         name = f"tvmconv_{spec.digest}"
         self.kernels.setdefault(name, spec)
         arguments = [argument for _, argument in places]
+        if ops.get(node.op).words:
+            words = spec.inputs[0].words
+            arguments[0] = replace(arguments[0], shape=words.buffer_shape, dtype=words.dtype)
         packed = self._packed(name, spec, weights)
         problem = node.attrs.get("problem", "") if node.op in HOSTS else ""
         macs = Problem.parse(problem).macs if weights else 0
@@ -262,6 +266,9 @@ class _Lowerer:
     def _packed(self, name: str, spec: KernelSpec, weights: list[Value]) -> list[TensorArgument]:
         """A kernel's weights, in the order in which it reads them, or its tables."""
         if not all(v.is_constant for v in weights):
+            if ops.get(spec.op).packed_weight is None:
+                problem = Problem.parse(spec.attrs["problem"])
+                problem.fail("weight", "must be a constant; give --params")
             return [self._place(v)[1] for v in weights]
         pack = ops.get(spec.op).pack
         if pack is None:
@@ -319,7 +326,8 @@ def _in_layout(data: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, An
     """Bring a constant into a layout."""
     data = data.reshape(layout.shape)
     if layout.has_halo:
-        data = np.pad(data, [(0, 0), (0, 0), *zip(layout.lows, layout.highs, strict=True)])
+        halo = [(0, 0), (0, 0), *zip(layout.lows, layout.highs, strict=True)]
+        data = np.pad(data, halo, constant_values=layout.fill)
     if layout.block == 1:
         return data
     n, channels, *spatial = data.shape

@@ -202,8 +202,6 @@ def operator(name: str) -> TVMObject:
 def _inference(name: str) -> Callable[[TVMObject, TVMObject], TVMObject]:
     """``FInferType`` of an operator."""
     shape_of = _INTERNAL.get(name) or _registry_shape(name)
-    rule = None if name in _INTERNAL else ops.get(name).output_dtype
-    dtype_of = rule or (lambda dtypes: dtypes[0])
 
     def infer(call: TVMObject, context: TVMObject) -> TVMObject:
         shapes = [_shape(argument) for argument in call.args]
@@ -211,9 +209,20 @@ def _inference(name: str) -> Callable[[TVMObject, TVMObject], TVMObject]:
             shape = shape_of(shapes, _attributes(call))
         except InputError as error:
             raise ValueError(f"{name}: {error}") from None
-        return _type(shape, dtype_of([str(argument.ty.dtype) for argument in call.args]))
+        dtypes = [str(argument.ty.dtype) for argument in call.args]
+        return _type(shape, dtypes[0] if name in _INTERNAL else _dtype(name, dtypes, call))
 
     return infer
+
+
+def _dtype(name: str, dtypes: list[str], call: TVMObject) -> str:
+    """Element type of a node's result; weights of a family can be packed by then."""
+    attrs = _attributes(call)
+    family = ops.get(name).family
+    if family is not None and family.dtypes is not None and "layout" in attrs:
+        problem = Problem.parse(attrs["problem"])
+        dtypes = [problem.dtypes[key] for key in problem.inputs]
+    return ops.result_dtype(name, dtypes, attrs)
 
 
 def _registry_shape(name: str) -> Callable[[list[Shape], Mapping[str, Any]], Shape]:

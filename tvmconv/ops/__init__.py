@@ -103,15 +103,18 @@ class Family:
     magnitude : callable, optional
         ``magnitude(problem, arrays)``, where the reference of absolute values is not that.
     arithmetic : str
-        How terms are combined: ``"multiply-add"`` (2 FLOP a term), ``"mean"``, ``"norm"`` or
-        ``"maximum"`` (1 FLOP a term). A mean or a norm of integers may be rounded; a maximum never
-        is.
+        How terms are combined: ``"multiply-add"`` (2 FLOP a term), ``"mean"``, ``"norm"``,
+        ``"sum"`` or ``"maximum"`` (1 FLOP a term). A mean or a norm of integers may be rounded; a
+        sum or a maximum never is.
     depthwise : bool
         Whether each input channel is a group of its own.
     transposed : bool
         Whether the window slides over the output: each input element is multiplied by every tap.
     windows : bool
         Whether windows slide over the input with its padding; otherwise there is no padding.
+    dtypes : callable or None
+        ``dtypes(problem)``: element types of the inputs by name, and of the ``output``, where not
+        all are the problem's.
     """
 
     filter_form: tuple[str, ...]
@@ -121,11 +124,12 @@ class Family:
     out_spatial: Callable[[Problem], Shape]
     taps: Callable[[Problem], int]
     reference: Callable[[Problem, Mapping[str, Array]], Float64]
-    arithmetic: Literal["multiply-add", "mean", "norm", "maximum"] = "multiply-add"
+    arithmetic: Literal["multiply-add", "mean", "norm", "sum", "maximum"] = "multiply-add"
     depthwise: bool = False
     transposed: bool = False
     magnitude: Callable[[Problem, Mapping[str, Array]], Float64] | None = None
     windows: bool = True
+    dtypes: Callable[[Problem], dict[str, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,12 +165,12 @@ class Operator:
         raises InputError that names the attribute.
     reference : callable
         ``reference(arrays, attrs)`` in NumPy, computed in float64 where rounding matters and
-        returned in the dtype of the first input.
+        returned in the dtype of the first input, or that of ``output_dtype``.
     output_dtype : callable or None
-        ``output_dtype(dtypes)`` from the element types of the inputs, for operators on more than
-        numbers; raises InputError. None: all have the same type, which is also the result's.
+        ``output_dtype(dtypes, attrs)`` from the element types of the inputs, for operators on more
+        than numbers; raises InputError. None: all have the same type, which is also the result's.
     any_dtype : bool
-        Whether it only moves elements, of whatever type.
+        Whether it moves elements of whatever type, or computes with them, modulo 2^n.
     ranks : tuple of int
         Spatial ranks that exist, each a suffix in a problem's text (``conv2d``); empty if the
         name has no suffix.
@@ -197,6 +201,8 @@ class Operator:
         Whether there are kernels on plain tensors too, of an operator whose tensors lie in blocks.
     takes_program : bool
         Whether the kernel can apply a fused program to its result while that is in registers.
+    words : bool
+        Whether the kernel reads its first input, of bytes in blocks, in words of four channels.
     internal : bool
         Whether only graph passes make such nodes; :func:`operators` leaves them out.
     """
@@ -205,7 +211,7 @@ class Operator:
     summary: str
     output_shape: Callable[[Sequence[Shape], Attrs], Shape]
     reference: Callable[[Sequence[Any], Attrs], Any]
-    output_dtype: Callable[[Sequence[str]], str] | None = None
+    output_dtype: Callable[[Sequence[str], Attrs], str] | None = None
     any_dtype: bool = False
     ranks: tuple[int, ...] = ()
     onnx: Mapping[str, Importer] = field(default_factory=dict)
@@ -220,6 +226,7 @@ class Operator:
     layout: Literal["plain", "same", "blocked", "any"] = "plain"
     planes: bool = False
     takes_program: bool = False
+    words: bool = False
     internal: bool = False
 
 
@@ -285,6 +292,17 @@ def get(name: str) -> Operator:
     if name not in _OPERATORS:
         raise InputError(f"unknown operator {name!r}{nearest(name, _OPERATORS)}")
     return _OPERATORS[name]
+
+
+def result_dtype(name: str, dtypes: Sequence[str], attrs: Attrs) -> str:
+    """Element type of a node's output: the operator's, then what the steps of a program make."""
+    operator = get(name)
+    rule = operator.output_dtype
+    dtype = dtypes[0] if rule is None else rule(dtypes, attrs)
+    for step in attrs.get("program", ()):
+        step_rule = get(step["op"]).output_dtype
+        dtype = dtype if step_rule is None else step_rule([dtype], step)
+    return dtype
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

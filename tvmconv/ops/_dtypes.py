@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tvmconv.errors import InputError
+from tvmconv.ops import Attrs
 
 
-def taking(*wanted: str, result: str = "") -> Callable[[Sequence[str]], str]:
+def taking(*wanted: str, result: str = "") -> Callable[[Sequence[str], Attrs], str]:
     """Make an ``Operator.output_dtype`` for inputs of fixed element types.
 
     Parameters
@@ -18,7 +19,7 @@ def taking(*wanted: str, result: str = "") -> Callable[[Sequence[str]], str]:
         That of the first input if left out.
     """
 
-    def output_dtype(dtypes: Sequence[str]) -> str:
+    def output_dtype(dtypes: Sequence[str], attrs: Attrs) -> str:
         """Return the element type of the result; refuse other inputs than the operator has."""
         for given, expected in zip(dtypes, wanted, strict=True):
             if given != expected:

@@ -197,5 +197,6 @@ for _name, (_formula, _function, _expression) in FUNCTIONS.items():
             bad_cases=BAD_CASES,
             compute=compute,
             expression=_expression,
+            any_dtype=_name in ("add", "sub", "mul"),
         )
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tvmconv import ops
 from tvmconv.errors import InputError
 from tvmconv.ops import Shape
-from tvmconv.ops.options import LIMIT, Value, whole_number
+from tvmconv.ops.options import DTYPES, LIMIT, Value, whole_number
 
 if TYPE_CHECKING:
     from tvmconv.problem import Problem
@@ -161,7 +161,7 @@ def check(problem: Problem) -> None:
     problem.family.validate(problem)
     tensors: Mapping[str, Shape] = {**problem.inputs, "output": problem.output_shape}
     for name, shape in tensors.items():
-        size = prod(shape) * problem.element.itemsize
+        size = prod(shape) * DTYPES[problem.dtypes[name]].itemsize
         if max(shape) > LIMIT or size >= TENSOR_BYTES_LIMIT:
             shown = "x".join(map(str, shape))
             problem.fail(name, f"of shape {shown} is too large: {size} bytes")

@@ -66,6 +66,7 @@ OPERATOR = register(
         summary="y[:, k·groups + j] = x[:, j·(C/groups) + k]",
         output_shape=output_shape,
         reference=reference,
+        any_dtype=True,
         cases=(
             Case("shufflenet stage 2", shapes=((1, 112, 28, 28),), attrs={"groups": 4}),
             Case("groups of odd size", shapes=((2, 15, 3, 3),), attrs={"groups": 3}),

@@ -147,23 +147,29 @@ def packed_element(
     return channels.packed_element(problem, in_block, block, source, index)
 
 
+def check_weight(node: OnnxNode, x: Shape, weight: Shape) -> None:
+    """Refuse a weight that does not fit the input or the attributes of a convolution."""
+    rank, groups = importing.spatial_rank(node), node.int_attr("group", 1)
+    if len(weight) != rank + 2:
+        node.fail(f"weight must have {rank + 2} axes, has shape {weight}")
+    if node.has("kernel_shape") and importing.kernel_shape(node, rank) != weight[2:]:
+        kernel = node.ints_attr("kernel_shape")
+        given = list(weight[2:])
+        node.fail(f"attribute 'kernel_shape' {kernel} disagrees with the weight's {given}")
+    if groups < 1:
+        node.fail(f"attribute 'group' must be at least 1, is {groups}")
+    if weight[1] * groups != x[1]:
+        node.fail(f"input has {x[1]} channels, but the weight takes {weight[1]} in each of"
+                  f" {groups} groups")  # fmt: skip
+
+
 def import_conv(node: OnnxNode, builder: Builder) -> Value:
     """ONNX ``Conv``; one with as many groups as input channels, more than one, is depthwise."""
     node.allow_attrs("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
     x, weight, bias = node.input(0), node.input(1), node.optional(2)
     rank, groups = importing.spatial_rank(node), node.int_attr("group", 1)
     shape = weight.shape
-    if len(shape) != rank + 2:
-        node.fail(f"weight must have {rank + 2} axes, has shape {shape}")
-    if node.has("kernel_shape") and importing.kernel_shape(node, rank) != shape[2:]:
-        kernel = node.ints_attr("kernel_shape")
-        given = list(shape[2:])
-        node.fail(f"attribute 'kernel_shape' {kernel} disagrees with the weight's {given}")
-    if groups < 1:
-        node.fail(f"attribute 'group' must be at least 1, is {groups}")
-    if shape[1] * groups != x.shape[1]:
-        node.fail(f"input has {x.shape[1]} channels, but the weight takes {shape[1]} in each of"
-                  f" {groups} groups")  # fmt: skip
+    check_weight(node, x.shape, shape)
     if bias is not None and bias.shape != (shape[0],):
         node.fail(f"bias must have shape ({shape[0]},), has {bias.shape}")
     options = importing.window_options(node, rank)

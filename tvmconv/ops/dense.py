@@ -6,6 +6,7 @@ ONNX's ``Gemm`` and ``MatMul`` with a constant right-hand side become it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from tvmconv.problem import Problem
 
 if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
-    from tvmconv.graph.ir import Value
+    from tvmconv.graph.ir import Quantised, Value
 
 #: Elements of the weight that the reference converts at a time.
 _BLOCK = 1 << 22
@@ -50,27 +51,36 @@ def import_gemm(node: OnnxNode, builder: Builder) -> Value:
         return _gemm_at_run_time(node, builder)
     if importing.flag_attr(node, "transA"):
         x = builder.emit("transpose", [x], {"perm": [1, 0]})
-    weight = weight if importing.flag_attr(node, "transB") else weight.T
+    transposed = importing.flag_attr(node, "transB")
+    weight = weight if transposed else weight.T
+    alpha, beta = node.float_attr("alpha", 1.0), node.float_attr("beta", 1.0)
+    integers = node.input(1).quantised if alpha == 1 else None
+    if integers is not None and not transposed:
+        data = np.ascontiguousarray(integers.data.T)
+        integers = replace(integers, data=data, axis=1 - integers.axis)
     if x.shape[1] != weight.shape[1]:
         node.fail(f"A' has {x.shape[1]} columns, but B' has {weight.shape[1]} rows")
-    weight = _scaled(weight, node.float_attr("alpha", 1.0))
+    weight = _scaled(weight, alpha)
     shape = (x.shape[0], weight.shape[0])
-    added, beta = node.optional(2), node.float_attr("beta", 1.0)
+    added = node.optional(2)
     if added is None or beta == 0:
-        return _emit(node, builder, x, weight)
+        return _emit(node, builder, x, weight, integers=integers)
     if len(added.shape) > 2 or not _broadcasts(added.shape, shape):
         node.fail(f"C of shape {added.shape} does not broadcast to the output's {shape}")
     if added.data is not None:
         scaled = _scaled(added.data, beta)
         if added.shape[:-1] in ((), (1,)):
             row = np.broadcast_to(scaled.reshape(-1), shape[1:])
-            return _emit(node, builder, x, weight, builder.constant(np.ascontiguousarray(row)))
+            bias = builder.constant(np.ascontiguousarray(row))
+            if beta == 1 and added.shape == bias.shape:
+                bias.quantised = added.quantised
+            return _emit(node, builder, x, weight, bias, integers)
         added = builder.constant(scaled)
     elif beta == 1 and added.shape == shape[1:]:
-        return _emit(node, builder, x, weight, added)
+        return _emit(node, builder, x, weight, added, integers)
     else:
         added = _times(builder, added, beta)
-    return builder.emit("add", [_emit(node, builder, x, weight), added])
+    return builder.emit("add", [_emit(node, builder, x, weight, integers=integers), added])
 
 
 def _gemm_at_run_time(node: OnnxNode, builder: Builder) -> Value:
@@ -105,10 +115,14 @@ def import_matmul(node: OnnxNode, builder: Builder) -> Value:
         return _matmul.product(node, builder, x, node.input(1))
     if x.shape[-1] != weight.shape[0]:
         node.fail(f"the left side has {x.shape[-1]} columns, the right {weight.shape[0]} rows")
+    integers = node.input(1).quantised
+    if integers is not None:
+        axis = 1 - integers.axis
+        integers = replace(integers, data=np.ascontiguousarray(integers.data.T), axis=axis)
     rows = x
     if len(x.shape) != 2:
         rows = builder.emit("reshape", [x], {"shape": [prod(x.shape[:-1]), x.shape[-1]]})
-    y = _emit(node, builder, rows, _scaled(weight.T, 1.0))
+    y = _emit(node, builder, rows, _scaled(weight.T, 1.0), integers=integers)
     if len(x.shape) == 2:
         return y
     return builder.emit("reshape", [y], {"shape": [*x.shape[:-1], weight.shape[1]]})
@@ -127,9 +141,18 @@ def _scaled(array: Array, factor: float) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _emit(node: OnnxNode, builder: Builder, x: Value, weight: Array,
-          bias: Value | None = None) -> Value:  # fmt: skip
-    operands = [x, builder.constant(weight), *([] if bias is None else [bias])]
+def _emit(
+    node: OnnxNode,
+    builder: Builder,
+    x: Value,
+    weight: Array,
+    bias: Value | None = None,
+    integers: Quantised | None = None,
+) -> Value:
+    """Emit the layer; ``integers`` are what its weight was before it was dequantised."""
+    constant = builder.constant(weight)
+    constant.quantised = integers
+    operands = [x, constant, *([] if bias is None else [bias])]
     return importing.emit(node, builder, "dense", operands, (weight.shape[0],))
 
 

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tvmconv.kernel import KIND, KernelSpec
+from tvmconv.layout import Layout
 from tvmconv.ops import Array, Float64, PackedWeight, Shape, conv, expressions, rows
 from tvmconv.ops import family as shared
 from tvmconv.ops import options as opt
@@ -91,22 +92,32 @@ def compute(spec: KernelSpec) -> list[Any]:
     weight = te.placeholder(shape, name="weight")
     bias = te.placeholder((out.own_slots, out.block), name="bias") if p.bias else None
     taps = expressions.tap_axes(p)
-    multiplier = p.co // p.ci
+    channel_at = channel_reader(p, x_layout, out, x)
 
     def body(*index: Any) -> Any:
         n, slot, *position, lane = index
-        place = expressions.window(p, position, taps)
-        if multiplier == 1 and x_layout.block == out.block:
-            element = x_layout.at_slot(x, n, slot, place, (lane,))
-        else:
-            # Lanes past the last channel read that one: their results are never read.
-            channel = te.min((slot * out.block + lane) // multiplier, p.ci - 1)
-            element = x_layout.at(x, n, channel, place)
+        element = channel_at(n, slot, expressions.window(p, position, taps), lane)
         return te.sum(element * weight[(slot, *taps, lane)], axis=taps)
 
     conv = te.compute(out.iteration_shape, body, name="depthwise", attrs={KIND: "window"})
     operands, output = expressions.finish(spec, lambda *index: conv(*index), bias)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
+
+
+def channel_reader(p: Problem, x_layout: Layout, out: Layout, x: Any) -> Callable[..., Any]:
+    """Make the function of (n, slot, place, lane) that reads what an output channel's sum needs."""
+    from tvmconv._tvm import te
+
+    multiplier = p.co // p.ci
+
+    def channel_at(n: Any, slot: Any, place: Sequence[Any], lane: Any) -> Any:
+        if multiplier == 1 and x_layout.block == out.block:
+            return x_layout.at_slot(x, n, slot, place, (lane,))
+        # Lanes past the last channel read that one: their results are never read.
+        channel = te.min((slot * out.block + lane) // multiplier, p.ci - 1)
+        return x_layout.at(x, n, channel, place)
+
+    return channel_at
 
 
 def _on_planes(spec: KernelSpec, p: Problem) -> list[Any]:

@@ -129,7 +129,8 @@ def apply_program(
     value : expression
     steps : sequence of mapping
         ``{"op": name, ...}`` with the operator's attributes; a binary step has ``operand`` (which)
-        or ``scalar``, and ``reverse`` if the running value is its second argument.
+        or ``scalar``, and ``reverse`` if the running value is its second argument. An operand may
+        have a ``program`` of its own, of steps without operands.
     operand : callable
         Gives an operand's element at the current index.
     """
@@ -140,7 +141,10 @@ def apply_program(
         if "operand" not in step and "scalar" not in step:
             value = expression(value, step)
             continue
-        other = operand(step["operand"]) if "operand" in step else te_math.number(step["scalar"])
+        if "operand" in step:
+            other = apply_program(operand(step["operand"]), step.get("program", ()), operand)
+        else:
+            other = te_math.number(step["scalar"])
         value = expression(other, value) if step.get("reverse") else expression(value, other)
     return value
 

@@ -44,6 +44,7 @@ def register_family(
     packed_weight: PackedWeight | None = None,
     layout: Literal["blocked", "any"] = "blocked",
     planes: bool = False,
+    words: bool = False,
 ) -> Operator:
     """Register an operator whose only node attribute is its problem's text.
 
@@ -66,6 +67,8 @@ def register_family(
             layout=layout,
             planes=planes,
             takes_program=True,
+            words=words,
+            output_dtype=output_dtype if family.dtypes is not None else None,
         )
     )
 
@@ -96,7 +99,22 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
         shuffle = get("channel_shuffle").reference
         arrays = [shuffle(arrays[:1], {"groups": attrs["shuffled"]}), *arrays[1:]]
     y = problem.reference(dict(zip(problem.inputs, arrays, strict=True)))
-    return y.astype(arrays[0].dtype)
+    return y.astype(arrays[0].dtype if problem.family.dtypes is None else problem.dtypes["output"])
+
+
+def output_dtype(dtypes: Sequence[str], attrs: Attrs) -> str:
+    """Element type of the output of a node of the family; the inputs must have the problem's.
+
+    Raises
+    ------
+    InputError
+        If they have others.
+    """
+    problem = Problem.parse(attrs["problem"])
+    for (name, wanted), got in zip(problem.dtypes.items(), dtypes, strict=False):
+        if name in problem.inputs and wanted != got:
+            raise InputError(f"{problem}: {name} must be {wanted}, is {got}")
+    return problem.dtypes["output"]
 
 
 def out_spatial(problem: Problem) -> Shape:

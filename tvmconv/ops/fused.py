@@ -3,7 +3,8 @@
 Only the fusion pass makes such nodes. ``attrs["program"]`` is a list of steps, each
 ``{"op": name, ...}`` with the attributes of that operator; a binary step has ``operand``, the
 number of an input after the first, or ``scalar``, and ``reverse`` if the running value is its
-second argument.
+second argument. An operand may have a ``program`` of its own, of steps without operands, which
+comes first.
 """
 
 from __future__ import annotations
@@ -36,16 +37,25 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     """Apply the steps' own references in float64, and round once."""
-    value, *operands = (np.asarray(array, np.float64) for array in arrays)
+    value, *operands = map(_wide, arrays)
     for step in attrs["program"]:
         operator = ops.get(step["op"])
         if "operand" not in step and "scalar" not in step:
-            value = operator.reference([value], step)
+            value = _wide(operator.reference([value], step))
             continue
         other = operands[step["operand"]] if "operand" in step else np.float64(step["scalar"])
+        if step.get("program"):
+            other = _wide(reference([np.asarray(other)], step))
         pair = [other, value] if step.get("reverse") else [value, other]
         value = operator.reference([np.asarray(array) for array in pair], step)
-    return value.astype(arrays[0].dtype)
+    dtype = ops.result_dtype("elementwise", [str(arrays[0].dtype)], attrs)
+    return value.astype(dtype)
+
+
+def _wide(array: Array) -> Array:
+    """Floats in float64, other numbers as they are."""
+    array = np.asarray(array)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def compute(spec: KernelSpec) -> list[Any]:

@@ -131,8 +131,8 @@ def _make_shape(function: Logic) -> Callable[[Sequence[Shape], Attrs], Shape]:
     return output_shape
 
 
-def _make_dtype(function: Logic) -> Callable[[Sequence[str]], str]:
-    def output_dtype(dtypes: Sequence[str]) -> str:
+def _make_dtype(function: Logic) -> Callable[[Sequence[str], Attrs], str]:
+    def output_dtype(dtypes: Sequence[str], attrs: Attrs) -> str:
         """Return the element type of the result; refuse other inputs than the function has."""
         pairs = list(zip(dtypes, function.inputs, strict=True))
         shared = {given for given, wanted in pairs if wanted in ("any", "number")}

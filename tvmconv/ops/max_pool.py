@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 #: Element types of which maxima are taken.
-DTYPES = ("float32", "int8", "uint8")
+DTYPES = (*opt.SUPPORTED_DTYPES, *opt.BYTE_DTYPES)
 
 
 def validate(problem: Problem) -> None:
@@ -135,6 +135,8 @@ CASES = (
     ("max_pool2d:1x3x1x1:3x3:padding=1", "one-pixel map"),
     ("max_pool1d:1x32x1000:4:stride=4", "M5 audio network"),
     ("max_pool1d:1x4x2:3:stride=2:ceil_mode=true", "one window, larger than the input"),
+    ("max_pool2d:1x24x9x9:3x3:stride=2:padding=1:dtype=uint8", "of quantised numbers"),
+    ("max_pool2d:1x17x8x9:2x3:padding=0,1:dtype=int8", "of signed ones"),
     ("max_pool3d:1x8x8x12x12:1x2x2:stride=1,2,2", "C3D pool1"),
 )
 

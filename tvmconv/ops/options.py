@@ -19,7 +19,7 @@ from tvmconv.ops import activation, windows
 if TYPE_CHECKING:
     from tvmconv.problem import Problem
 
-Value = int | bool | str | tuple[int, ...]
+Value = int | bool | str | float | tuple[int, ...]
 #: The largest size, stride, dilation or padded size: what an int32 index reaches.
 LIMIT = 2**31 - 1
 #: How a convolution can be computed: as what is fastest, directly, or on transformed tiles with so
@@ -52,11 +52,14 @@ DTYPES = {
     "float32": DType(4, 2.0**-24, 2.0**-24, 2.0**-149),
     "float16": DType(2, 2.0**-11, 2.0**-24, 2.0**-24),
     "bfloat16": DType(2, 2.0**-8, 2.0**-24, 2.0**-133),
-    "int8": DType(1, 0.0, 0.0, 0.0),
-    "uint8": DType(1, 0.0, 0.0, 0.0),
+    **dict.fromkeys(("uint8", "int8"), DType(1, 0.0, 0.0, 0.0)),
+    "int16": DType(2, 0.0, 0.0, 0.0),
+    "int32": DType(4, 0.0, 0.0, 0.0),
 }
 #: Those that problems may have today.
 SUPPORTED_DTYPES = ("float32",)
+#: Those of quantised problems.
+BYTE_DTYPES = ("uint8", "int8")
 
 
 @dataclass(frozen=True)
@@ -294,15 +297,43 @@ def _read_activation(problem: Problem, value: object) -> Value:
 
 
 def dtype_of(names: Sequence[str]) -> Option:
-    """The option for the element type of inputs and output."""
+    """The option for the element type, one of these; the first is the default."""
+    known = ", ".join(names)
 
     def read(problem: Problem, value: object) -> Value:
         if not isinstance(value, str) or value not in names:
-            known = ", ".join(names)
             problem.fail("dtype", f"must be one of {known}, got {_shown(value)!r}")
         return value
 
-    return Option("dtype", lambda rank: names[0], read, str, f"one of {', '.join(names)}")
+    return Option("dtype", lambda rank: names[0], read, str, f"one of {known}")
+
+
+def integer(name: str, default: int, low: int, high: int) -> Option:
+    """An option that is an integer in a range."""
+
+    def read(problem: Problem, value: object) -> Value:
+        number = whole_number(value)
+        if number is None or not low <= number <= high:
+            problem.fail(name, f"must be {low} to {high}, got {_shown(value)!r}")
+        return number
+
+    return Option(name, lambda rank: default, read, str, f"an integer from {low} to {high}")
+
+
+def _read_scale(problem: Problem, value: object) -> Value:
+    try:
+        number = float(np.float32(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        problem.fail("scale", f"must be a positive number, got {_shown(value)!r}")
+    return number
+
+
+def _write_scale(value: Value) -> str:
+    """The shortest text of a float32."""
+    assert isinstance(value, float)
+    return str(np.float32(value))
 
 
 def _read_algorithm(problem: Problem, value: object) -> Value:
@@ -344,6 +375,11 @@ ACTIVATION = Option(
     f"one of {', '.join(activation.ACTIVATIONS)}, with parameters after commas",
 )
 DTYPE = dtype_of(SUPPORTED_DTYPES)
+BYTE_DTYPE = dtype_of(BYTE_DTYPES)
+ZERO_POINT = integer("zero_point", 0, -128, 255)
+OUT_ZERO_POINT = integer("out_zero_point", 0, -128, 255)
+WEIGHT_TERMS = integer("weight_terms", 1, 1, 3)
+SCALE = Option("scale", lambda rank: 0.0, _read_scale, _write_scale, "a positive number")
 ALGORITHM = Option(
     "algorithm", lambda rank: "auto", _read_algorithm, str, f"one of {', '.join(ALGORITHMS)}"
 )

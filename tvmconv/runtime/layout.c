@@ -54,35 +54,39 @@ static void zero(uint8_t *to, int64_t bytes) {
   if (bytes > 0) memset(to, 0, (size_t)bytes);
 }
 
-static void zero_rows(const tvmconv_layout_step *s, uint8_t *first, int64_t rows) {
+static void fill(const tvmconv_layout_step *s, uint8_t *to, int64_t bytes) {
+  if (bytes > 0) memset(to, s->fill, (size_t)bytes);
+}
+
+static void fill_rows(const tvmconv_layout_step *s, uint8_t *first, int64_t rows) {
   int64_t width = (s->low[2] + s->extent[2] + s->high[2]) * s->block * s->element_bytes;
   int64_t stride = s->stride[3] * s->element_bytes;
   if (stride == width) {
-    zero(first, rows * width);
+    fill(s, first, rows * width);
     return;
   }
-  for (int64_t i = 0; i < rows; i++) zero(first + i * stride, width);
+  for (int64_t i = 0; i < rows; i++) fill(s, first + i * stride, width);
 }
 
-/* Zero the halo next to a piece: beside its row, and above and below if the row is the first or the last. */
-static void zero_halo(const job *j, const int64_t at[5], int64_t end) {
+/* Fill the halo next to a piece: beside its row, and above and below if the row is the first or the last. */
+static void fill_halo(const job *j, const int64_t at[5], int64_t end) {
   const tvmconv_layout_step *s = &j->view;
   int64_t pixel = (int64_t)s->block * s->element_bytes, row = s->stride[3] * s->element_bytes;
   int64_t plane = s->stride[2] * s->element_bytes, rows = s->low[1] + s->extent[1] + s->high[1];
   uint8_t *start = j->blocked + blocked_offset(s, at) - (at[PIXEL] + s->low[2]) * pixel; /* of the haloed row */
   int first = at[PIXEL] == 0, last = end == s->extent[2];
-  if (first) zero(start, s->low[2] * pixel);
-  if (last) zero(start + (s->low[2] + s->extent[2]) * pixel, s->high[2] * pixel);
+  if (first) fill(s, start, s->low[2] * pixel);
+  if (last) fill(s, start + (s->low[2] + s->extent[2]) * pixel, s->high[2] * pixel);
   if (first && at[ROW] == 0) {
     uint8_t *corner = start - s->low[1] * row;
-    zero_rows(s, corner, s->low[1]);
+    fill_rows(s, corner, s->low[1]);
     if (at[DEPTH] == 0)
-      for (int64_t i = 1; i <= s->low[0]; i++) zero_rows(s, corner - i * plane, rows);
+      for (int64_t i = 1; i <= s->low[0]; i++) fill_rows(s, corner - i * plane, rows);
   }
   if (last && at[ROW] == s->extent[1] - 1) {
-    zero_rows(s, start + row, s->high[1]);
+    fill_rows(s, start + row, s->high[1]);
     if (at[DEPTH] == s->extent[0] - 1)
-      for (int64_t i = 1; i <= s->high[0]; i++) zero_rows(s, start - (s->low[1] + at[ROW]) * row + i * plane, rows);
+      for (int64_t i = 1; i <= s->high[0]; i++) fill_rows(s, start - (s->low[1] + at[ROW]) * row + i * plane, rows);
   }
 }
 
@@ -92,27 +96,27 @@ static int channels_here(const job *j, const int64_t at[5]) {
 }
 
 /* Both directions for elements of any size: pixel by pixel, lane by lane. */
-#define DEFINE_GENERIC(TYPE)                                                                                \
-  static void pack_##TYPE(const job *j, const int64_t at[5], int64_t end) {                                 \
-    const uint8_t *plain = j->plain + plain_offset(j, at);                                                  \
-    uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                           \
-    int channels = channels_here(j, at), block = j->view.block;                                             \
-    for (int64_t i = 0; i < end - at[PIXEL]; i++, blocked += (size_t)block * sizeof(TYPE)) {                \
-      for (int lane = 0; lane < channels; lane++)                                                           \
+#define DEFINE_GENERIC(TYPE)                                                                                  \
+  static void pack_##TYPE(const job *j, const int64_t at[5], int64_t end) {                                   \
+    const uint8_t *plain = j->plain + plain_offset(j, at);                                                    \
+    uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                             \
+    int channels = channels_here(j, at), block = j->view.block;                                               \
+    for (int64_t i = 0; i < end - at[PIXEL]; i++, blocked += (size_t)block * sizeof(TYPE)) {                  \
+      for (int lane = 0; lane < channels; lane++)                                                             \
         memcpy(blocked + (size_t)lane * sizeof(TYPE), plain + (lane * j->pixels + i) * (int64_t)sizeof(TYPE), \
-               sizeof(TYPE));                                                                               \
-      zero(blocked + (size_t)channels * sizeof(TYPE), (block - channels) * (int64_t)sizeof(TYPE));          \
-    }                                                                                                       \
-    zero_halo(j, at, end);                                                                                  \
-  }                                                                                                         \
-  static void unpack_##TYPE(const job *j, const int64_t at[5], int64_t end) {                               \
-    uint8_t *plain = j->plain + plain_offset(j, at);                                                        \
-    const uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                     \
-    int channels = channels_here(j, at), block = j->view.block;                                             \
-    for (int64_t i = 0; i < end - at[PIXEL]; i++, blocked += (size_t)block * sizeof(TYPE))                  \
-      for (int lane = 0; lane < channels; lane++)                                                           \
+               sizeof(TYPE));                                                                                 \
+      zero(blocked + (size_t)channels * sizeof(TYPE), (block - channels) * (int64_t)sizeof(TYPE));            \
+    }                                                                                                         \
+    fill_halo(j, at, end);                                                                                    \
+  }                                                                                                           \
+  static void unpack_##TYPE(const job *j, const int64_t at[5], int64_t end) {                                 \
+    uint8_t *plain = j->plain + plain_offset(j, at);                                                          \
+    const uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                       \
+    int channels = channels_here(j, at), block = j->view.block;                                               \
+    for (int64_t i = 0; i < end - at[PIXEL]; i++, blocked += (size_t)block * sizeof(TYPE))                    \
+      for (int lane = 0; lane < channels; lane++)                                                             \
         memcpy(plain + (lane * j->pixels + i) * (int64_t)sizeof(TYPE), blocked + (size_t)lane * sizeof(TYPE), \
-               sizeof(TYPE));                                                                               \
+               sizeof(TYPE));                                                                                 \
   }
 
 DEFINE_GENERIC(uint8_t)
@@ -120,55 +124,67 @@ DEFINE_GENERIC(uint16_t)
 DEFINE_GENERIC(uint32_t)
 DEFINE_GENERIC(uint64_t)
 
-/* Both directions for 4-byte elements and blocks of a multiple of N, in tiles of N channels x N pixels. The last tile
- * of a row starts early enough to be whole, and does some pixels again; only rows shorter than N have part of one. */
-#define DEFINE_TILED(N)                                                                                              \
-  DEFINE_TILE(N)                                                                                                     \
-  FULL_WIDTH static void pack_tiled##N(const job *j, const int64_t at[5], int64_t end) {                             \
-    const uint8_t *plain = j->plain + plain_offset(j, at);                                                           \
-    uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                                    \
-    const size_t stride = (size_t)j->pixels * 4, pixel = (size_t)j->view.block * 4;                                  \
-    const int64_t width = end - at[PIXEL];                                                                           \
-    const int channels = channels_here(j, at), columns = width < N ? (int)width : N;                                 \
-    for (int64_t i = 0, x = 0; i < width; i += N, x = i + N > width && width > N ? width - N : i)                    \
-      for (int lane = 0; lane < j->view.block; lane += N) {                                                          \
-        const uint8_t *from = plain + (size_t)lane * stride + 4 * x;                                                 \
-        uint8_t *to = blocked + (size_t)x * pixel + 4 * lane;                                                        \
-        int rows = channels - lane < N ? channels - lane : N;                                                        \
-        if (rows == N && columns == N)                                                                               \
-          pack_tile##N(from, stride, to, pixel, N, N, 1);                                                            \
-        else if (rows > 0 && (size_t)(j->plain_end - from) >= (size_t)(rows - 1) * stride + 4 * N)                   \
-          pack_tile##N(from, stride, to, pixel, rows, columns, 1);                                                   \
-        else                                                                                                         \
-          pack_tile##N(from, stride, to, pixel, rows, columns, 0);                                                   \
-      }                                                                                                              \
-    zero_halo(j, at, end);                                                                                           \
-  }                                                                                                                  \
-  FULL_WIDTH static void unpack_tiled##N(const job *j, const int64_t at[5], int64_t end) {                           \
-    uint8_t *plain = j->plain + plain_offset(j, at);                                                                 \
-    const uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                              \
-    const size_t stride = (size_t)j->pixels * 4, pixel = (size_t)j->view.block * 4;                                  \
-    const int64_t width = end - at[PIXEL];                                                                           \
-    const int channels = channels_here(j, at), columns = width < N ? (int)width : N;                                 \
-    for (int64_t i = 0, x = 0; i < width; i += N, x = i + N > width && width > N ? width - N : i)                    \
-      for (int lane = 0; lane < channels; lane += N) {                                                               \
-        const uint8_t *from = blocked + (size_t)x * pixel + 4 * lane;                                                \
-        uint8_t *to = plain + (size_t)lane * stride + 4 * x;                                                         \
-        int rows = channels - lane < N ? channels - lane : N;                                                        \
-        if (rows == N && columns == N)                                                                               \
-          unpack_tile##N(from, pixel, to, stride, N, N);                                                             \
-        else                                                                                                         \
-          unpack_tile##N(from, pixel, to, stride, rows, columns);                                                    \
-      }                                                                                                              \
+/* Both directions for elements of SIZE bytes and blocks of a multiple of N, in tiles of N channels x N pixels. The last
+ * tile of a row starts early enough to be whole, and does some pixels again; only rows shorter than N have part of one.
+ */
+#define DEFINE_TILED(NAME, N, SIZE)                                                                   \
+  DEFINE_TILE(NAME, N, SIZE)                                                                          \
+  FULL_WIDTH static void pack_tiled##NAME(const job *j, const int64_t at[5], int64_t end) {           \
+    const uint8_t *plain = j->plain + plain_offset(j, at);                                            \
+    uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                                     \
+    const size_t stride = (size_t)j->pixels * SIZE, pixel = (size_t)j->view.block * SIZE;             \
+    const int64_t width = end - at[PIXEL];                                                            \
+    const int channels = channels_here(j, at), columns = width < N ? (int)width : N;                  \
+    for (int64_t i = 0, x = 0; i < width; i += N, x = i + N > width && width > N ? width - N : i)     \
+      for (int lane = 0; lane < j->view.block; lane += N) {                                           \
+        const uint8_t *from = plain + (size_t)lane * stride + SIZE * x;                               \
+        uint8_t *to = blocked + (size_t)x * pixel + SIZE * lane;                                      \
+        int rows = channels - lane < N ? channels - lane : N;                                         \
+        if (rows == N && columns == N)                                                                \
+          pack_tile##NAME(from, stride, to, pixel, N, N, 1);                                          \
+        else if (rows > 0 && (size_t)(j->plain_end - from) >= (size_t)(rows - 1) * stride + SIZE * N) \
+          pack_tile##NAME(from, stride, to, pixel, rows, columns, 1);                                 \
+        else                                                                                          \
+          pack_tile##NAME(from, stride, to, pixel, rows, columns, 0);                                 \
+      }                                                                                               \
+    fill_halo(j, at, end);                                                                            \
+  }                                                                                                   \
+  FULL_WIDTH static void unpack_tiled##NAME(const job *j, const int64_t at[5], int64_t end) {         \
+    uint8_t *plain = j->plain + plain_offset(j, at);                                                  \
+    const uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);                               \
+    const size_t stride = (size_t)j->pixels * SIZE, pixel = (size_t)j->view.block * SIZE;             \
+    const int64_t width = end - at[PIXEL];                                                            \
+    const int channels = channels_here(j, at), columns = width < N ? (int)width : N;                  \
+    for (int64_t i = 0, x = 0; i < width; i += N, x = i + N > width && width > N ? width - N : i)     \
+      for (int lane = 0; lane < channels; lane += N) {                                                \
+        const uint8_t *from = blocked + (size_t)x * pixel + SIZE * lane;                              \
+        uint8_t *to = plain + (size_t)lane * stride + SIZE * x;                                       \
+        int rows = channels - lane < N ? channels - lane : N;                                         \
+        if (rows == N && columns == N)                                                                \
+          unpack_tile##NAME(from, pixel, to, stride, N, N);                                           \
+        else                                                                                          \
+          unpack_tile##NAME(from, pixel, to, stride, rows, columns);                                  \
+      }                                                                                               \
   }
 
-DEFINE_TILED(4)
+DEFINE_TILED(_bytes, 16, 1)
+DEFINE_TILED(4, 4, 4)
 #if defined(__AVX__)
-DEFINE_TILED(8)
+DEFINE_TILED(8, 8, 4)
 #endif
 #if defined(__AVX512F__)
-DEFINE_TILED(16)
+DEFINE_TILED(16, 16, 4)
 #endif
+
+/* Bytes of up to four channels to words, 16 at a time; the last ones of a row as pack_tiled has it. */
+static void pack_to_words(const job *j, const int64_t at[5], int64_t end) {
+  const uint8_t *plain = j->plain + plain_offset(j, at);
+  uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);
+  const int64_t width = end - at[PIXEL];
+  for (int64_t i = 0, x = 0; i < width; i += 16, x = i + 16 > width ? width - 16 : i)
+    pack_words(plain + x, (size_t)j->pixels, blocked + 4 * x, channels_here(j, at));
+  fill_halo(j, at, end);
+}
 
 /* Block 1, and tensors of one pixel: what is contiguous on one side is contiguous on the other. */
 static void pack_run(const job *j, const int64_t at[5], int64_t end) {
@@ -176,7 +192,7 @@ static void pack_run(const job *j, const int64_t at[5], int64_t end) {
   uint8_t *blocked = j->blocked + blocked_offset(&j->view, at);
   memcpy(blocked, j->plain + plain_offset(j, at), (size_t)(lanes * size));
   if (j->view.block != 1) zero(blocked + lanes * size, (j->view.block - lanes) * size);
-  zero_halo(j, at, end);
+  fill_halo(j, at, end);
 }
 
 static void unpack_run(const job *j, const int64_t at[5], int64_t end) {
@@ -188,8 +204,12 @@ static void unpack_run(const job *j, const int64_t at[5], int64_t end) {
 static piece_function choose(const job *j, int pack) {
   int block = j->view.block;
   if (block == 1 || j->pixels == 1) return pack ? pack_run : unpack_run;
+  const int tail = (int)(j->view.extent[2] % j->piece_pixels), least = tail ? tail : 16;
   switch (j->view.element_bytes) {
-    case 1: return pack ? pack_uint8_t : unpack_uint8_t;
+    case 1:
+      if (block % 16 == 0) return pack ? pack_tiled_bytes : unpack_tiled_bytes;
+      if (block == 4 && pack && least >= 16) return pack_to_words;
+      return pack ? pack_uint8_t : unpack_uint8_t;
     case 2: return pack ? pack_uint16_t : unpack_uint16_t;
     case 8: return pack ? pack_uint64_t : unpack_uint64_t;
     default: break;
@@ -235,7 +255,6 @@ static int run_layout(job *j) {
   const tvmconv_layout_step *s = &j->view;
   j->blocks = (s->channels + s->block - 1) / s->block;
   int64_t pixel_bytes = (int64_t)s->block * s->element_bytes;
-  if (!j->piece_pixels) j->piece_pixels = pixel_bytes < PIECE_BYTES / 16 ? PIECE_BYTES / pixel_bytes / 16 * 16 : 16;
   return dispatch(run_pieces, j, s->batch * j->blocks * j->pixels * pixel_bytes);
 }
 
@@ -243,6 +262,8 @@ static job new_job(const tvmconv_layout_step *step, const uint8_t *plain, const 
   job j = {.view = *step, .plain = (uint8_t *)(uintptr_t)plain, .blocked = (uint8_t *)(uintptr_t)blocked};
   merge(&j.view);
   j.pixels = j.view.extent[0] * j.view.extent[1] * j.view.extent[2];
+  int64_t pixel_bytes = (int64_t)step->block * step->element_bytes;
+  j.piece_pixels = pixel_bytes < PIECE_BYTES / 16 ? PIECE_BYTES / pixel_bytes / 16 * 16 : 16;
   j.plain_end = plain ? plain + j.view.batch * j.view.channels * j.pixels * j.view.element_bytes : NULL;
   return j;
 }
@@ -262,7 +283,7 @@ int tvmconv_unpack(const tvmconv_layout_step *step, const uint8_t *blocked, uint
 int tvmconv_border(const tvmconv_layout_step *step, uint8_t *blocked) {
   job j = new_job(step, NULL, blocked);
   if (!has_halo(&j.view, 0) && !has_halo(&j.view, 1) && !has_halo(&j.view, 2)) return 0;
-  j.piece = zero_halo;
+  j.piece = fill_halo;
   j.piece_pixels = j.view.extent[2];
   return run_layout(&j);
 }

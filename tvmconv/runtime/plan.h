@@ -32,8 +32,8 @@ typedef struct {
 } tvmconv_kernel_step;
 
 /* A plain tensor N,C,D,H,W and a blocked one [N][ceil(C/block)][D][H][W][block] with a halo around D, H, W.
- * PACK writes plain to blocked, zeroes the halo and the lanes past the last channel; UNPACK copies the
- * interior back; BORDER only zeroes the halo. `blocked` is the halo's first corner; block 1 is a plain layout. */
+ * PACK writes plain to blocked, fills the halo and zeroes the lanes past the last channel; UNPACK copies the
+ * interior back; BORDER only fills the halo. `blocked` is the halo's first corner; block 1 is a plain layout. */
 typedef struct {
   tvmconv_place plain, blocked;
   int32_t element_bytes, block;
@@ -41,6 +41,7 @@ typedef struct {
   int64_t extent[3];        /* D, H, W without the halo */
   int64_t low[3], high[3];  /* halo before and after each */
   int64_t stride[4];        /* elements, of the blocked tensor: batch, channel block, plane, row */
+  int32_t fill;             /* each byte of the halo */
 } tvmconv_layout_step;
 
 typedef struct {

@@ -1,4 +1,5 @@
-/* Square transpositions of 4-byte elements in vector registers: 4 x 4, 8 x 8 with AVX, 16 x 16 with AVX-512.
+/* Square transpositions in vector registers: of 4-byte elements 4 x 4, 8 x 8 with AVX, 16 x 16 with AVX-512; of bytes
+ * 16 x 16.
  *
  * Clang's and GCC's generic vectors give good code on every CPU: unpacks on x86, zips on ARM. Loads and stores go
  * through memcpy, since neither side need be aligned. */
@@ -22,10 +23,10 @@
 typedef uint32_t vector4 __attribute__((vector_size(16)));
 
 /* Rows a, b, c, d to columns, inside each 128-bit lane. */
-#define LANES_4(LOW32, HIGH32, LOW64, HIGH64, v, a, b, c, d)                                \
-  do {                                                                                      \
-    __typeof__(v[0]) t0 = LOW32(v[a], v[b]), t1 = HIGH32(v[a], v[b]);                       \
-    __typeof__(v[0]) t2 = LOW32(v[c], v[d]), t3 = HIGH32(v[c], v[d]);                       \
+#define LANES_4(LOW32, HIGH32, LOW64, HIGH64, v, a, b, c, d)                                  \
+  do {                                                                                        \
+    __typeof__(v[0]) t0 = LOW32(v[a], v[b]), t1 = HIGH32(v[a], v[b]);                         \
+    __typeof__(v[0]) t2 = LOW32(v[c], v[d]), t3 = HIGH32(v[c], v[d]);                         \
     v[a] = LOW64(t0, t2), v[b] = HIGH64(t0, t2), v[c] = LOW64(t1, t3), v[d] = HIGH64(t1, t3); \
   } while (0)
 
@@ -75,53 +76,85 @@ INLINE void transpose16(vector16 v[16]) {
 }
 #endif
 
-/* Copy `count` < 16 elements without touching anything past them: a few moves of fixed size. */
-#define COPY_IF(N)                       \
-  if (count & (N)) {                     \
-    memcpy(to, from, 4 * (N));           \
-    to += 4 * (N), from += 4 * (N);      \
-  }
-INLINE void copy_few(uint8_t *to, const uint8_t *from, int count) {
-  COPY_IF(8)
-  COPY_IF(4)
-  COPY_IF(2)
-  COPY_IF(1)
+typedef uint8_t vector_bytes __attribute__((vector_size(16)));
+
+#define LOW8(x, y) SHUFFLE(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HIGH8(x, y) SHUFFLE(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#define LOW16(x, y) SHUFFLE(x, y, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23)
+#define HIGH16(x, y) SHUFFLE(x, y, 8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31)
+
+/* Four rounds that interleave the rows of the two halves: each is one bit of the row's number turned over to the
+ * column's. */
+INLINE void transpose_bytes(vector_bytes v[16]) {
+  vector_bytes t[16];
+  for (int i = 0; i < 8; i++) t[2 * i] = LOW8(v[i], v[i + 8]), t[2 * i + 1] = HIGH8(v[i], v[i + 8]);
+  for (int i = 0; i < 8; i++) v[2 * i] = LOW8(t[i], t[i + 8]), v[2 * i + 1] = HIGH8(t[i], t[i + 8]);
+  for (int i = 0; i < 8; i++) t[2 * i] = LOW8(v[i], v[i + 8]), t[2 * i + 1] = HIGH8(v[i], v[i + 8]);
+  for (int i = 0; i < 8; i++) v[2 * i] = LOW8(t[i], t[i + 8]), v[2 * i + 1] = HIGH8(t[i], t[i + 8]);
 }
 
-/* N channels x N pixels of 4 bytes, from plain (a channel every plain_stride bytes) to blocked (a pixel every
+/* 16 pixels of `channels` <= 4 channels of bytes from plain to 16 words, of which missing channels are zero. */
+INLINE void pack_words(const uint8_t *plain, size_t plain_stride, uint8_t *blocked, int channels) {
+  vector_bytes v[4];
+  for (int i = 0; i < 4; i++) {
+    v[i] = (vector_bytes){0};
+    if (i < channels) memcpy(&v[i], plain + (size_t)i * plain_stride, sizeof v[i]);
+  }
+  vector_bytes a = LOW8(v[0], v[1]), b = LOW8(v[2], v[3]), c = HIGH8(v[0], v[1]), d = HIGH8(v[2], v[3]);
+  vector_bytes words[4] = {LOW16(a, b), HIGH16(a, b), LOW16(c, d), HIGH16(c, d)};
+  memcpy(blocked, words, sizeof words);
+}
+
+/* Copy `count` < 16 elements without touching anything past them: a few moves of fixed size. */
+#define COPY_IF(N, SIZE)                      \
+  if (count & (N)) {                          \
+    memcpy(to, from, (SIZE) * (N));           \
+    to += (SIZE) * (N), from += (SIZE) * (N); \
+  }
+#define DEFINE_COPY(SIZE)                                                   \
+  INLINE void copy_few##SIZE(uint8_t *to, const uint8_t *from, int count) { \
+    COPY_IF(8, SIZE)                                                        \
+    COPY_IF(4, SIZE)                                                        \
+    COPY_IF(2, SIZE)                                                        \
+    COPY_IF(1, SIZE)                                                        \
+  }
+DEFINE_COPY(1)
+DEFINE_COPY(4)
+
+/* N channels x N pixels of SIZE bytes, from plain (a channel every plain_stride bytes) to blocked (a pixel every
  * blocked_stride bytes) and back. `channels` and `pixels` <= N exist: missing channels are packed as zero and not
  * unpacked, missing pixels are not written; pack reads them only if `slack` says that the memory is there. */
-#define DEFINE_TILE(N)                                                                                            \
-  INLINE void pack_tile##N(const uint8_t *plain, size_t plain_stride, uint8_t *blocked, size_t blocked_stride,    \
-                           int channels, int pixels, int slack) {                                                 \
-    vector##N v[N];                                                                                               \
-    for (int i = 0; i < N; i++) {                                                                                 \
-      v[i] = (vector##N){0};                                                                                      \
-      if (i >= channels) continue;                                                                                \
-      if (pixels == N || slack)                                                                                   \
-        memcpy(&v[i], plain + (size_t)i * plain_stride, sizeof v[i]);                                             \
-      else                                                                                                        \
-        copy_few((uint8_t *)&v[i], plain + (size_t)i * plain_stride, pixels);                                     \
-    }                                                                                                             \
-    transpose##N(v);                                                                                              \
-    for (int i = 0; i < N; i++)                                                                                   \
-      if (i < pixels) memcpy(blocked + (size_t)i * blocked_stride, &v[i], sizeof v[i]);                           \
-  }                                                                                                               \
-  INLINE void unpack_tile##N(const uint8_t *blocked, size_t blocked_stride, uint8_t *plain, size_t plain_stride,  \
-                             int channels, int pixels) {                                                          \
-    vector##N v[N];                                                                                               \
-    for (int i = 0; i < N; i++) {                                                                                 \
-      v[i] = (vector##N){0};                                                                                      \
-      if (i < pixels) memcpy(&v[i], blocked + (size_t)i * blocked_stride, sizeof v[i]);                           \
-    }                                                                                                             \
-    transpose##N(v);                                                                                              \
-    for (int i = 0; i < N; i++) {                                                                                 \
-      if (i >= channels) continue;                                                                                \
-      if (pixels == N)                                                                                            \
-        memcpy(plain + (size_t)i * plain_stride, &v[i], sizeof v[i]);                                             \
-      else                                                                                                        \
-        copy_few(plain + (size_t)i * plain_stride, (const uint8_t *)&v[i], pixels);                               \
-    }                                                                                                             \
+#define DEFINE_TILE(NAME, N, SIZE)                                                                                  \
+  INLINE void pack_tile##NAME(const uint8_t *plain, size_t plain_stride, uint8_t *blocked, size_t blocked_stride,   \
+                           int channels, int pixels, int slack) {                                                   \
+    vector##NAME v[N];                                                                                              \
+    for (int i = 0; i < N; i++) {                                                                                   \
+      v[i] = (vector##NAME){0};                                                                                     \
+      if (i >= channels) continue;                                                                                  \
+      if (pixels == N || slack)                                                                                     \
+        memcpy(&v[i], plain + (size_t)i * plain_stride, sizeof v[i]);                                               \
+      else                                                                                                          \
+        copy_few##SIZE((uint8_t *)&v[i], plain + (size_t)i * plain_stride, pixels);                                 \
+    }                                                                                                               \
+    transpose##NAME(v);                                                                                             \
+    for (int i = 0; i < N; i++)                                                                                     \
+      if (i < pixels) memcpy(blocked + (size_t)i * blocked_stride, &v[i], sizeof v[i]);                             \
+  }                                                                                                                 \
+  INLINE void unpack_tile##NAME(const uint8_t *blocked, size_t blocked_stride, uint8_t *plain, size_t plain_stride, \
+                             int channels, int pixels) {                                                            \
+    vector##NAME v[N];                                                                                              \
+    for (int i = 0; i < N; i++) {                                                                                   \
+      v[i] = (vector##NAME){0};                                                                                     \
+      if (i < pixels) memcpy(&v[i], blocked + (size_t)i * blocked_stride, sizeof v[i]);                             \
+    }                                                                                                               \
+    transpose##NAME(v);                                                                                             \
+    for (int i = 0; i < N; i++) {                                                                                   \
+      if (i >= channels) continue;                                                                                  \
+      if (pixels == N)                                                                                              \
+        memcpy(plain + (size_t)i * plain_stride, &v[i], sizeof v[i]);                                               \
+      else                                                                                                          \
+        copy_few##SIZE(plain + (size_t)i * plain_stride, (const uint8_t *)&v[i], pixels);                           \
+    }                                                                                                               \
   }
 
 #endif

@@ -13,10 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv import ops
+from tvmconv.graph.halos import halo_fill
 from tvmconv.kernel import KernelSpec
 from tvmconv.layout import Layout
 
 Array = npt.NDArray[Any]
+
+
+def poison(op: str, dtype: str) -> float:
+    """What spreads into the results of an operator that reads it; of integers a large one."""
+    if np.dtype(dtype).kind != "f":
+        return float(np.iinfo(dtype).max) - 2
+    return np.inf if "max" in op else np.nan  # maxima do not see NaN
 
 
 def own_region(buffer: Array, layout: Layout) -> Array:
@@ -73,9 +81,12 @@ def arguments(spec: KernelSpec, data: Sequence[Array], constants: Sequence[Array
     constants : sequence of ndarray
         Weight and bias, as ONNX has them.
     """
-    poison = np.inf if "max" in spec.op else np.nan  # maxima do not see NaN
-    padded = "problem" in spec.attrs and "edges" not in spec.attrs
-    halos = [0.0 if padded and k == 0 else poison for k in range(len(data))]
-    first, *rest = map(pack, data, spec.inputs, halos, [poison] * len(data))
+    poisons = [poison(spec.op, layout.dtype) for layout in spec.inputs]
+    halos = list(poisons)
+    if "problem" in spec.attrs and "edges" not in spec.attrs:
+        halos[0] = halo_fill(spec.attrs)
+    first, *rest = map(pack, data, spec.inputs, halos, poisons)
+    if ops.get(spec.op).words:
+        first = first.view(np.int32).reshape(spec.inputs[0].words.buffer_shape)
     pack_constants = ops.get(spec.op).pack
     return [first, *(pack_constants(spec, constants) if pack_constants else []), *rest]

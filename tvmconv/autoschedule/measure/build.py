@@ -51,7 +51,7 @@ def build(job: Mapping[str, Any], folder: Path) -> None:
         knobs = tuple((str(name), int(value)) for name, value in job["knobs"])
         choice = Candidate(knobs, float(job["cycles"]))
     schedule = kernels.schedule(spec, symbol, target, choice)
-    module = kernels.build(kernels.finish(schedule), symbol, target)
+    module = kernels.build(kernels.finish(schedule, target), symbol, target)
     module.write_to_file(str(folder / f"{symbol}.o"))
     trace = json.dumps(to_json(schedule))
     (folder / f"{symbol}.trace").write_text(trace, encoding="utf-8")

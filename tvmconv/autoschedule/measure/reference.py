@@ -89,12 +89,24 @@ def _trial(spec: KernelSpec, problem: Problem, exact: bool) -> Trial:
 def _operands(layouts: Sequence[Layout], exact: bool) -> list[Array]:
     """Small integers, or numbers of size 1/2 to 3/2, for the program's operands."""
     rng = np.random.default_rng(1)
+    return [_operand(rng, layout, exact) for layout in layouts]
+
+
+def _operand(rng: np.random.Generator, layout: Layout, exact: bool) -> Array:
+    shape = layout.shape
+    if layout.dtype != "float32":
+        return _integers(rng, layout)
     if exact:
-        return [rng.integers(-3, 4, v.shape).astype(np.float32) for v in layouts]
-    return [
-        ((0.5 + rng.random(v.shape)) * rng.choice([-1.0, 1.0], v.shape)).astype(np.float32)
-        for v in layouts
-    ]
+        return np.asarray(rng.integers(-3, 4, shape), np.float32)
+    return np.asarray((0.5 + rng.random(shape)) * rng.choice([-1.0, 1.0], shape), np.float32)
+
+
+def _integers(rng: np.random.Generator, layout: Layout) -> Array:
+    """Any bytes; words of a size that sums have."""
+    limits = np.iinfo(layout.dtype)
+    low, high = max(limits.min, -(2**20)), min(limits.max, 2**20)
+    drawn = rng.integers(low, high, layout.shape, layout.dtype, endpoint=True)
+    return np.asarray(drawn)
 
 
 def _apply(steps: Sequence[Any], y: Array, operands: Sequence[Array]) -> Array:
@@ -141,11 +153,16 @@ def _bounds(
 def _check_without_problem(spec: KernelSpec) -> Check:
     """A check of an operator without a family, which has no formula for its error."""
     rng = np.random.default_rng(2)
-    data = [rng.standard_normal(v.shape).astype(np.float32) for v in spec.inputs]
+    data = [
+        rng.standard_normal(v.shape).astype(np.float32)
+        if v.dtype == "float32"
+        else _integers(rng, v)
+        for v in spec.inputs
+    ]
     names = {spec.op, *(step["op"] for step in spec.program)}
     if names & _POSITIVE:
         data = [np.abs(array) + np.float32(0.25) for array in data]
-    wide = [array.astype(np.float64) for array in data]
+    wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in data]
     reference = np.asarray(ops.get(spec.op).reference(wide, spec.attrs))
     size = np.abs(reference)
     bound = _RELATIVE * size + _ABSOLUTE * float(np.nanmax(size, initial=0.0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tvmconv.frontend.limits import ConstantBudget
-from tvmconv.frontend.simplify import activations, affine, noops, pads, pools, shuffle
+from tvmconv.frontend.simplify import activations, affine, noops, pads, pools, quantised, shuffle
 from tvmconv.graph.ir import Graph, Value
 
 Pass = Callable[[Graph, ConstantBudget], Graph]
@@ -17,6 +17,7 @@ Pass = Callable[[Graph, ConstantBudget], Graph]
 #: No-ops go first and last: they hide patterns, and other rewrites leave some behind.
 PASSES: tuple[Pass, ...] = (
     noops.run,
+    quantised.run,
     activations.run,
     shuffle.run,
     affine.run,

@@ -2,7 +2,8 @@
 
 ``scale_shift``, and ``add sub mul div`` with a constant per channel, all compute ``x·a[c] + b[c]``.
 A chain of them is one such map: with ``w·a`` and ``bias·a + b`` the convolution or dense layer
-before it computes the same. A chain with nothing to fold into becomes one ``scale_shift``.
+before it computes the same. A chain with nothing to fold into becomes one ``scale_shift``. What
+dequantises stays as it is, since another order of operations would round in another way.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def run(graph: Graph, budget: ConstantBudget) -> Graph:
     chains: dict[Value, Affine] = {}  # what has not been emitted yet
     for node in graph.nodes:
         affine = as_affine(node)
-        if affine is None:
+        if affine is None or view.producer(affine.base, "dequantize") is not None:
             place[node.output] = len(nodes)
             nodes.append(node)
             continue
