@@ -11,6 +11,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+import tvmconv
+from tvmconv.frontend import load
+from tvmconv.oracle import evaluate_model
+from tvmconv.verify import random_feeds
+
 Array = npt.NDArray[Any]
 
 
@@ -37,9 +42,11 @@ class Maker:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=name, **attrs))
         return output
 
-    def bytes(self, name: str, shape: Sequence[int], dtype: str) -> str:
+    def bytes(self, name: str, shape: Sequence[int], dtype: str, halved: bool = False) -> str:
+        """Any bytes; ``halved``: those of 7 bits."""
         limits = np.iinfo(dtype)
-        drawn = self.rng.integers(limits.min, limits.max, tuple(shape), dtype, endpoint=True)
+        low, high = (limits.min // 2, limits.max // 2) if halved else (limits.min, limits.max)
+        drawn = self.rng.integers(low, high, tuple(shape), dtype, endpoint=True)
         return self.constant(name, drawn)
 
     def quantize(self, x: str, output: str, scale: float, zero: int, dtype: str) -> str:
@@ -79,8 +86,29 @@ def _number(dtype: str) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype))) if dtype else TensorProto.FLOAT
 
 
-def random_conv(rng: np.random.Generator, kind: str) -> onnx.ModelProto:
-    """A QLinearConv or ConvInteger of random shape, types, zero points and padding."""
+def _zero(rng: np.random.Generator, dtype: str, count: int | None = None) -> Array:
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max, count, dtype, endpoint=True)
+
+
+def _requantisation(m: Maker, dtype: str, terms: int, channels: int | None) -> None:
+    """Scales with which sums of so many products fill the bytes, and a zero point."""
+    m.constant("x_scale", np.float32(m.rng.uniform(0.001, 0.1)))
+    m.constant("w_scale", np.asarray(m.rng.uniform(0.001, 0.1, channels), np.float32))
+    size = 74.0 * 74.0 * 2 * np.sqrt(terms)
+    m.constant("y_scale", np.float32(m.constants["x_scale"] * 0.05 * size / 60))
+    m.constant("y_zero", _zero(m.rng, dtype))
+
+
+_QLINEAR = ["x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero"]
+
+
+def random_conv(rng: np.random.Generator, kind: str, halved: bool = False) -> onnx.ModelProto:
+    """A QLinearConv or ConvInteger of random shape, types, zero points and padding.
+
+    The zero point of a ConvInteger's input may be known only at run time. ``halved``: weights have
+    7 bits, and those that are signed no zero point, so that sums of two products fit 16 bits.
+    """
     rank = int(rng.choice([1, 2, 2, 2, 3]))
     groups = int(rng.choice([1, 1, 1, 2, 3]))
     ci, co = (groups * int(rng.integers(1, 20)) for _ in range(2))
@@ -97,30 +125,81 @@ def random_conv(rng: np.random.Generator, kind: str) -> onnx.ModelProto:
     shape = (int(rng.integers(1, 3)), ci, *rng.integers(6, 11, rank).tolist())
     dtype, of_weight = (str(rng.choice(["uint8", "int8"])) for _ in range(2))
     m = Maker(rng)
-    limits = {d: np.iinfo(d) for d in ("uint8", "int8")}
-
-    def zero(of: str, count: int | None = None) -> Array:
-        return rng.integers(limits[of].min, limits[of].max, count, of, endpoint=True)
-
-    m.bytes("w", (co, ci // groups, *kernel), of_weight)
+    m.bytes("w", (co, ci // groups, *kernel), of_weight, halved)
     channels = co if rng.random() < 0.5 else None
-    m.constant("x_zero", zero(dtype))
-    m.constant("w_zero", 0 * zero(of_weight, channels) if rng.random() < 0.4 else
-               zero(of_weight, channels))  # fmt: skip
+    symmetric = rng.random() < 0.4 or (halved and of_weight == "int8")
+    m.constant("w_zero", _zero(rng, of_weight, channels) * (not symmetric))
     if kind == "ConvInteger":
+        ports = {"x": (dtype, shape)}
+        if rng.random() < 0.5:
+            m.constant("x_zero", _zero(rng, dtype))
+        else:
+            ports["x_zero"] = (dtype, ())
         m.node(kind, ["x", "w", "x_zero", "w_zero"], "y", **attrs)
-        return m.model({"x": (dtype, shape)}, {"y": "int32"})
-    m.constant("x_scale", np.float32(rng.uniform(0.001, 0.1)))
-    m.constant("w_scale", np.asarray(rng.uniform(0.001, 0.1, channels), np.float32))
-    size = 74.0 * 74.0 * 2 * np.sqrt(ci // groups * np.prod(kernel))
-    m.constant("y_scale", np.float32(m.constants["x_scale"] * 0.05 * size / 60))
-    m.constant("y_zero", zero(dtype))
-    operands = ["x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero"]
+        return m.model(ports, {"y": "int32"})
+    m.constant("x_zero", _zero(rng, dtype))
+    _requantisation(m, dtype, ci // groups * int(np.prod(kernel)), channels)
+    operands = list(_QLINEAR)
     if rng.random() < 0.5:
         bias = rng.integers(-20000, 20000, co).astype(np.int32)
         operands.append(m.constant("bias", bias))
     m.node(kind, operands, "y", **attrs)
     return m.model({"x": (dtype, shape)}, {"y": dtype})
+
+
+def random_product(rng: np.random.Generator, kind: str, halved: bool = False) -> onnx.ModelProto:
+    """A QLinearMatMul or MatMulInteger of random shape, types and zero points."""
+    m = Maker(rng)
+    dtype, of_weight = (str(rng.choice(["uint8", "int8"])) for _ in range(2))
+    rows, depth, columns = (int(v) for v in rng.integers(1, 40, 3))
+    stack = (int(rng.integers(1, 4)),) if rng.random() < 0.5 else ()
+    m.bytes("w", (*stack, depth, columns) if rng.random() < 0.3 else (depth, columns), of_weight,
+            halved)  # fmt: skip
+    m.constant("w_zero", _zero(rng, of_weight) * (not (halved and of_weight == "int8")))
+    ports = {"x": (dtype, (*stack, rows, depth))}
+    if kind == "MatMulInteger":
+        if rng.random() < 0.5:
+            m.constant("x_zero", _zero(rng, dtype))
+        else:
+            ports["x_zero"] = (dtype, ())
+        m.node(kind, ["x", "w", "x_zero", "w_zero"], "y")
+        return m.model(ports, {"y": "int32"})
+    m.constant("x_zero", _zero(rng, dtype))
+    _requantisation(m, dtype, depth, None)
+    m.node(kind, _QLINEAR, "y")
+    return m.model(ports, {"y": dtype})
+
+
+def random_conversion(rng: np.random.Generator, kind: str) -> onnx.ModelProto:
+    """A QuantizeLinear or DequantizeLinear of random shape, along any axis, with any factors."""
+    m = Maker(rng)
+    shape = tuple(int(v) for v in rng.integers(1, 9, int(rng.integers(1, 5))))
+    dtype = str(rng.choice(["uint8", "int8"]))
+    axis = int(rng.integers(len(shape)))
+    count = shape[axis] if rng.random() < 0.5 else None
+    given, result = (dtype, "float32") if kind == "DequantizeLinear" else ("float32", dtype)
+    ports: dict[str, tuple[str, Sequence[int]]] = {"x": (given, shape)}
+    m.constant("scale", np.asarray(rng.uniform(0.005, 0.05, count), np.float32))
+    m.constant("zero", _zero(rng, dtype, count))
+    if rng.random() < 0.4:  # at run time
+        del m.constants["zero"]
+        ports["zero"] = (dtype, () if count is None else (count,))
+    m.node(kind, ["x", "scale", "zero"], "y", axis=axis)
+    return m.model(ports, {"y": result})
+
+
+def dynamic_conv(rng: np.random.Generator) -> onnx.ModelProto:
+    """A convolution whose input is quantised by the range that it has at run time."""
+    m = Maker(rng)
+    m.bytes("w", (12, 5, 3, 3), "int8", halved=True)
+    m.constant("w_scale", np.float32(0.01))
+    m.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], name="range"))
+    m.node("ConvInteger", ["q", "w", "z"], "sums", pads=[1, 0, 1, 2], strides=[1, 2])
+    m.node("Cast", ["sums"], "real", to=TensorProto.FLOAT)
+    m.node("Mul", ["s", "w_scale"], "scale")
+    m.node("Mul", ["real", "scale"], "y")
+    outputs = {"y": "float32", "q": "uint8", "s": "float32", "z": "uint8"}
+    return m.model({"x": ("float32", (2, 5, 9, 8))}, outputs)
 
 
 def qdq_block(rng: np.random.Generator, dtype: str = "uint8") -> onnx.ModelProto:
@@ -168,3 +247,20 @@ def qdq_block(rng: np.random.Generator, dtype: str = "uint8") -> onnx.ModelProto
     activation(m.node("Gemm", [flat, w, "fb"], "h0"), 3.0, low + 128)
     m.node("Identity", ["h0_d"], "y")
     return m.model({"x": ("float32", (1, ci, size, size))}, {"y": "float32"})
+
+
+def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
+    return tvmconv.compile(model)(dict(feeds))
+
+
+def feeds_of(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
+    return random_feeds(load(model), seed)
+
+
+def check_exactly(model: onnx.ModelProto, seed: int = 0) -> None:
+    """Compare with ONNX's formulas."""
+    feeds = feeds_of(model, seed)
+    names = [output.name for output in model.graph.output]
+    for got, wanted in zip(run(model, feeds), evaluate_model(model, feeds, names), strict=True):
+        assert got.dtype == wanted.dtype
+        np.testing.assert_array_equal(got, wanted)

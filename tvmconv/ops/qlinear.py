@@ -1,7 +1,8 @@
 """ONNX's operators on quantised tensors as nodes: what their importers share, and the importers.
 
-Scales, zero points and weights must be constants. A weight is brought in as int8, less its zero
-point; where that needs more than eight bits it is the sum of two or three.
+Scales, zero points and weights must be constants, but for the zero point of the input of
+ConvInteger and MatMulInteger. A weight is brought in as int8, less its zero point; where that needs
+more than eight bits it is the sum of two or three.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tvmconv.ops import Array, Importer, conv, importing, quads
+from tvmconv.problem import Problem
 
 if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
@@ -42,6 +44,26 @@ def zero_points(node: OnnxNode, index: int, dtype: str, count: int | None = None
     if str(data.dtype) != dtype:
         node.fail(f"the zero point (input {index}) must be {dtype}, is {data.dtype}")
     return _one_or(node, data, index, count, "zero point").astype(np.int32)
+
+
+def zero_point(node: OnnxNode, index: int, dtype: str) -> int | Value:
+    """The zero point of x that is an input: its number, or a value that is known at run time."""
+    given = node.optional(index)
+    if given is None or given.is_constant:
+        return int(zero_points(node, index, dtype)[0])
+    if given.dtype != dtype or given.shape not in ((), (1,)):
+        node.fail(f"the zero point (input {index}) must be one {dtype}, is {given.dtype} of shape"
+                  f" {given.shape}")  # fmt: skip
+    return given
+
+
+def as_words(builder: Builder, value: Value) -> Value:
+    """Bytes as int32."""
+    if value.data is not None:
+        return builder.constant(value.data.astype(np.int32))
+    attrs = {"scale": 1.0, "zero_point": 0}
+    real = builder.emit("dequantize", [value], attrs)
+    return builder.emit("quantize", [real], {**attrs, "dtype": "int32"})
 
 
 def _one_or(node: OnnxNode, data: Array, index: int, count: int | None, what: str) -> Array:
@@ -88,23 +110,48 @@ def per_channel(vector: Array, rank: int) -> Array:
 
 
 def emit_qconv(
-    node: OnnxNode, builder: Builder, inputs: Sequence[Any], options: dict[str, object]
+    node: OnnxNode, builder: Builder, inputs: Sequence[Any], options: dict[str, Any]
 ) -> Value:
-    """The sums of a convolution of bytes; depthwise where each channel is a group."""
+    """The sums of a convolution of bytes; depthwise where each channel is a group.
+
+    A zero point that is known only at run time is taken out of the sums after them, times what each
+    sums of the weights: those taps that meet no padding, which adds nothing.
+    """
     x, weight, terms, *bias = inputs
     operands = [x, builder.constant(weight), *bias]
-    groups = int(options.get("groups", 1))  # type: ignore[call-overload]
-    op = "depthwise_qconv" if groups == x.shape[1] > 1 else "qconv"
-    given = {**options, "weight_terms": terms}
-    if op != "qconv":
+    depthwise = options.get("groups", 1) == x.shape[1] > 1
+    zero = options.get("zero_point", 0)
+    given = {**options, "weight_terms": terms, "zero_point": zero if isinstance(zero, int) else 0}
+    if depthwise:
         del given["groups"]
-    return importing.emit(node, builder, op, operands, (weight.shape[0], *weight.shape[2:]), given)
+    op = "depthwise_qconv" if depthwise else "qconv"
+    filters = (weight.shape[0], *weight.shape[2:])
+    sums = importing.emit(node, builder, op, operands, filters, given)
+    if isinstance(zero, int):
+        return sums
+    words = builder.emit("reshape", [as_words(builder, zero)], {"shape": []})
+    factors = builder.constant(_weight_sums(x, weight, options))
+    return builder.emit("sub", [sums, builder.emit("mul", [factors, words])])
+
+
+def _weight_sums(x: Value, weight: Array, options: dict[str, Any]) -> Array:
+    """The sum of the weights that meet x, of each output, or of each channel if those agree."""
+    kept = {k: v for k, v in options.items() if k not in ("groups", "zero_point")}
+    problem = Problem.make(
+        "conv", (1, 1, *x.shape[2:]), (weight.shape[0], *weight.shape[2:]), **kept
+    )
+    ones = np.ones(problem.input_shape)
+    sums = conv.correlate(problem, ones, weight.sum(axis=1, keepdims=True, dtype=np.float64))
+    flat = sums.reshape(sums.shape[1], -1)
+    if np.ptp(flat, axis=1).any():
+        return np.asarray(sums, np.int32)
+    return per_channel(flat[:, 0].astype(np.int32), len(x.shape))
 
 
 _CONV_ATTRS = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
-def _conv_options(node: OnnxNode, x: Value, weight: Array) -> dict[str, object]:
+def _conv_options(node: OnnxNode, x: Value, weight: Array) -> dict[str, Any]:
     """Options of the window and groups, of a node with ONNX's attributes of a convolution."""
     node.allow_attrs(*_CONV_ATTRS)
     conv.check_weight(node, x.shape, weight.shape)
@@ -116,9 +163,8 @@ def import_conv_integer(node: OnnxNode, builder: Builder) -> Value:
     """ONNX ``ConvInteger``."""
     x, weight = byte_input(node, 0), weight_input(node, 1)
     options = _conv_options(node, x, weight)
-    zero = zero_points(node, 2, x.dtype)
     of_weight = zero_points(node, 3, str(weight.dtype), weight.shape[0])
-    options["zero_point"] = int(zero[0])
+    options["zero_point"] = zero_point(node, 2, x.dtype)
     return emit_qconv(node, builder, [x, *less_zero(weight, of_weight)], options)
 
 
@@ -159,9 +205,8 @@ def import_matmul_integer(node: OnnxNode, builder: Builder) -> Value:
     """ONNX ``MatMulInteger`` with a constant right-hand side."""
     node.allow_attrs()
     x, weight = byte_input(node, 0), weight_input(node, 1)
-    zero = zero_points(node, 2, x.dtype)
     of_weight = zero_points(node, 3, str(weight.dtype), weight.shape[-1])
-    sums = _product(node, builder, x, weight, int(zero[0]), of_weight)
+    sums = _product(node, builder, x, weight, zero_point(node, 2, x.dtype), of_weight)
     return _as_rows(builder, sums, x, weight)
 
 
@@ -181,7 +226,7 @@ def import_qlinear_matmul(node: OnnxNode, builder: Builder) -> Value:
 
 
 def _product(
-    node: OnnxNode, builder: Builder, x: Value, weight: Array, zero: int, of_weight: Array
+    node: OnnxNode, builder: Builder, x: Value, weight: Array, zero: int | Value, of_weight: Array
 ) -> Value:
     """Sums (rows, columns, 1) of a matrix product, or (1, stack * columns, rows) of a stack."""
     if min(len(x.shape), weight.ndim) < 2 or x.shape[-1] != weight.shape[-2]:

@@ -14,14 +14,12 @@ import numpy as np
 
 from tvmconv import te_math
 from tvmconv.errors import InputError
-from tvmconv.graph.ir import Quantised
-from tvmconv.ops import Array, Attrs, BadCase, Case, Float64, Operator, qlinear, register
+from tvmconv.ops import Array, Attrs, BadCase, Case, Float64, Operator, register
+from tvmconv.ops._quantize_linear import DEQUANTIZE, QUANTIZE
 from tvmconv.ops._shapes import Shape, expect_inputs, integer, number
 from tvmconv.ops.qlinear import BYTES
 
 if TYPE_CHECKING:
-    from tvmconv.frontend.node import Builder, OnnxNode
-    from tvmconv.graph.ir import Value
     from tvmconv.problem import Problem
 
 #: Smallest and largest number of each quantised type; of integers that are bytes later, such as
@@ -73,92 +71,6 @@ def requantized(problem: Problem, sums: Float64) -> Float64:
     value = sums.astype(np.int32).astype(np.float32) * np.float32(problem.option("scale"))
     attrs = {"zero_point": problem.option("out_zero_point"), "dtype": problem.dtype, "scale": 1.0}
     return np.asarray(quantized(value, attrs), np.float64)
-
-
-def import_quantize(node: OnnxNode, builder: Builder) -> Value:
-    """ONNX ``QuantizeLinear`` to bytes, with constant scale and zero point."""
-    node.allow_attrs("axis", "block_size", "output_dtype", "precision", "saturate")
-    x = node.input(0)
-    if x.dtype != "float32":
-        node.fail(f"input 0 must be float32, is {x.dtype}")
-    dtype = _quantised_type(node)
-    axis, count = _channel_axis(node, x.shape, 1)
-    scale = qlinear.scales(node, 1, count)
-    zero = qlinear.zero_points(node, 2, dtype, count)
-    if scale.size == 1 and zero.size == 1:
-        attrs = {"scale": float(scale[0]), "zero_point": int(zero[0]), "dtype": dtype}
-        return builder.emit("quantize", [x], attrs)
-    if scale.size == 1:
-        scale = np.repeat(scale, zero.size)
-    shape = _along(axis, len(x.shape))
-    divided = builder.emit("div", [x, builder.constant(scale.reshape(shape))])
-    if zero.size == 1:
-        attrs = {"scale": 1.0, "zero_point": int(zero[0]), "dtype": dtype}
-        return builder.emit("quantize", [divided], attrs)
-    attrs = {"scale": 1.0, "zero_point": 0, "dtype": "int32"}
-    wide = builder.emit("quantize", [divided], attrs)
-    moved = builder.emit("add", [wide, builder.constant(zero.reshape(shape))])
-    return builder.emit("saturate", [moved], {"dtype": dtype})
-
-
-def _quantised_type(node: OnnxNode) -> str:
-    """The element type of a QuantizeLinear's result: that of its zero point, or uint8."""
-    if node.int_attr("precision", 0) not in (0, 1):
-        node.fail("attribute 'precision' must be that of float32")
-    zero, wanted = node.optional(2), node.int_attr("output_dtype", 0)
-    names = {0: "uint8", 2: "uint8", 3: "int8"}
-    dtype = names.get(wanted, f"ONNX element type {wanted}") if zero is None else zero.dtype
-    if dtype not in BYTES:
-        node.fail(f"quantises to {dtype}, which is not supported, only to {' and '.join(BYTES)}")
-    return dtype
-
-
-def _channel_axis(node: OnnxNode, shape: Shape, default: int) -> tuple[int, int | None]:
-    """The axis along which scales may differ, and how many there are; refuse blocks of them."""
-    if node.int_attr("block_size", 0):
-        node.fail("attribute 'block_size' is not supported")
-    scale = node.input(1)
-    if not scale.shape or not shape:
-        return 0, None
-    if node.opset < 13 and scale.shape != (1,):
-        node.fail(f"the scale must be a scalar before opset 13, has shape {scale.shape}")
-    if scale.shape == (1,):
-        return 0, None
-    axis = node.axis(node.int_attr("axis", default), len(shape))
-    return axis, shape[axis]
-
-
-def _along(axis: int, rank: int) -> Shape:
-    """The shape in which a vector lies along an axis, as a reshape takes it."""
-    return (-1, *(1,) * (rank - 1 - axis))
-
-
-def import_dequantize(node: OnnxNode, builder: Builder) -> Value:
-    """ONNX ``DequantizeLinear``; a constant keeps its integers beside its floats."""
-    node.allow_attrs("axis", "block_size", "output_dtype")
-    x = node.input(0)
-    if x.dtype not in LIMITS:
-        node.fail(f"input 0 must be one of {', '.join(LIMITS)}, is {x.dtype}")
-    if node.int_attr("output_dtype", 1) not in (0, 1):
-        node.fail("attribute 'output_dtype' must be float32")
-    axis, count = _channel_axis(node, x.shape, 1)
-    scale = qlinear.scales(node, 1, count)
-    zero = qlinear.zero_points(node, 2, x.dtype, count)
-    shape = _along(axis, len(x.shape))
-    if x.data is not None:
-        wide = x.data.astype(np.float64) - zero.reshape(shape if zero.size > 1 else ())
-        real = wide.astype(np.float32) * scale.reshape(shape if scale.size > 1 else ())
-        value = builder.constant(np.asarray(real, np.float32))
-        value.quantised = Quantised(x.data, scale, zero, axis)
-        return value
-    if scale.size == 1 and zero.size == 1:
-        attrs = {"scale": float(scale[0]), "zero_point": int(zero[0])}
-        return builder.emit("dequantize", [x], attrs)
-    value = builder.emit("dequantize", [x], {"scale": 1.0, "zero_point": 0})
-    moved = zero.astype(np.float32).reshape(shape if zero.size > 1 else ())
-    value = builder.emit("sub", [value, builder.constant(moved)])
-    scaled = scale.reshape(shape if scale.size > 1 else ())
-    return builder.emit("mul", [value, builder.constant(scaled)])
 
 
 def _quantize_expression(value: Any, attrs: Attrs) -> Any:
@@ -238,7 +150,7 @@ register(
             BadCase("'zero_point' must be -128 to", shapes=(_SHAPE,), attrs=_attrs(1, 128, "int8")),
             BadCase("'dtype' must be one of", shapes=(_SHAPE,), attrs=_attrs(1, 0, "int16")),
         ),
-        onnx={"QuantizeLinear": import_quantize},
+        onnx=QUANTIZE,
         expression=_quantize_expression,
     )
 )
@@ -264,7 +176,7 @@ register(
             BadCase("'scale' must be positive", shapes=(_SHAPE,), attrs=_attrs(-1.0, 0)),
             BadCase("'zero_point' must be an integer", shapes=(_SHAPE,), attrs={"scale": 1.0}),
         ),
-        onnx={"DequantizeLinear": import_dequantize},
+        onnx=DEQUANTIZE,
         expression=_dequantize_expression,
     )
 )

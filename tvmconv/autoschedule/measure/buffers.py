@@ -22,8 +22,10 @@ Array = npt.NDArray[Any]
 
 def poison(op: str, dtype: str) -> float:
     """What spreads into the results of an operator that reads it; of integers a large one."""
+    if dtype == "bool":
+        return True
     if np.dtype(dtype).kind != "f":
-        return float(np.iinfo(dtype).max) - 2
+        return int(np.iinfo(dtype).max) - 2
     return np.inf if "max" in op else np.nan  # maxima do not see NaN
 
 
@@ -51,8 +53,6 @@ def in_blocks(array: Array, layout: Layout, padding: float) -> Array:
 
 def pack(array: Array, layout: Layout, halo: float, poison: float) -> Array:
     """A whole buffer: the tensor in its place, the halo around it, poison everywhere else."""
-    if np.issubdtype(layout.dtype, np.integer):
-        halo = poison = np.iinfo(layout.dtype).max
     buffer = np.full(layout.buffer_shape, poison, layout.dtype)
     if len(layout.shape) >= 2:
         buffer[:, layout.first : layout.first + layout.own_slots] = halo
