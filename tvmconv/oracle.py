@@ -49,13 +49,17 @@ def evaluate_model(
         return [np.asarray(v) for v in evaluator.run(list(names), dict(feeds))]
 
 
+#: What may be done to a softmax's result before it is an output.
+_AFTER_SOFTMAX = ("Reshape", "Flatten", "Squeeze", "QuantizeLinear", "DequantizeLinear")
+
+
 def before_softmax(model: onnx.ModelProto) -> list[str]:
     """Names of the outputs, with that of a softmax replaced by the one of its input."""
     makers = {name: node for node in model.graph.node for name in node.output}
     names = []
     for output in model.graph.output:
         node = makers.get(output.name)
-        while node is not None and node.op_type in ("Reshape", "Flatten", "Squeeze"):
+        while node is not None and node.op_type in _AFTER_SOFTMAX:
             node = makers.get(node.input[0])
         softmax = node is not None and node.op_type in ("Softmax", "LogSoftmax")
         names.append(node.input[0] if node is not None and softmax else output.name)
