@@ -420,6 +420,15 @@ def test_a_suites_rows_have_origin_work_and_shares(world: World) -> None:
     assert "net:conv*2  " + LARGE in render(report)
 
 
+def test_products_of_bytes_have_no_share_of_the_fma_peak(world: World) -> None:
+    report = bench(world, models=["qconv2d:1x64x14x14:64x3x3:scale=0.001"])
+    (row,) = report.models
+    assert row.gflops is not None
+    assert row.work.kind == "qconv"
+    assert report.share_of_peak(row.gflops, row.work) is None
+    assert report.to_json()["models"][0]["share_of_peak"] is None
+
+
 def test_the_artifact_says_the_algorithm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     step = {"name": "a", "kind": "conv", "problem": LARGE, "algorithm": "winograd4"}
     original = Module.__init__

@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from tvmconv import ops
 from tvmconv.accuracy import random_inputs
+from tvmconv.bench.report import BYTE_PRODUCTS
 from tvmconv.errors import InputError
 from tvmconv.ops import activation as activations
 from tvmconv.problem import Problem
@@ -95,17 +96,14 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
 def onnx_type(problem: Problem) -> str:
     """Name the ONNX operator of a problem; InputError if there is none."""
     plain = problem.option("padding_mode") in (None, "zeros")
-    sums = problem.op in _QUANTISED and not problem.option("scale")
-    wide = problem.op in _QUANTISED and problem.option("weight_terms") > 1
+    sums = problem.op in BYTE_PRODUCTS and not problem.option("scale")
+    wide = problem.op in BYTE_PRODUCTS and problem.option("weight_terms") > 1
     unlike = wide or (sums and problem.bias) or any(map(problem.option, _LATER))
     if problem.op not in ONNX_TYPES or not plain or unlike:
         raise InputError(
             f"{problem}: {problem.name} is no single ONNX operator, so no library has it"
         )
     return "ConvInteger" if sums else ONNX_TYPES[problem.op]
-
-
-_QUANTISED = ("qconv", "depthwise_qconv")
 
 
 def _element(problem: Problem, name: str) -> int:
@@ -116,7 +114,7 @@ def _element(problem: Problem, name: str) -> int:
 def operand_names(problem: Problem) -> list[str]:
     """The inputs of the layer's node, with what quantises its tensors."""
     names = list(problem.inputs)
-    if problem.op not in _QUANTISED:
+    if problem.op not in BYTE_PRODUCTS:
         return names
     if not problem.option("scale"):
         return ["x", "weight", "x_zero"]
@@ -126,7 +124,7 @@ def operand_names(problem: Problem) -> list[str]:
 
 def quantisation(problem: Problem) -> Arrays:
     """Scales and zero points of a quantised layer: that of the weight is the problem's scale."""
-    if problem.op not in _QUANTISED:
+    if problem.op not in BYTE_PRODUCTS:
         return {}
     one = np.float32(1)
     return {

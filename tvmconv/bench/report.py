@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Ratio up to which an A/A pair agrees on a quiet machine; calls below SHORT_MS scatter more.
 QUIET, QUIET_SHORT, SHORT_MS = 1.10, 1.15, 0.3
+#: Kinds of problems whose products are of bytes, which other instructions make than FMA.
+BYTE_PRODUCTS = ("qconv", "depthwise_qconv")
 #: Convolutions with less arithmetic than this are too short to say what share of peak is reached.
 LARGE_FLOPS = 100_000_000
 DIRECT = "direct"
@@ -253,9 +255,11 @@ class BenchReport:
         """The machine's memory bandwidth at the thread count used, reading or mixed."""
         return self.peak.at(self.machine.threads).bandwidth_gb_s
 
-    def share_of_peak(self, gflops: float | None) -> float | None:
-        """Give a speed's share of the FMA peak at the thread count used."""
-        return None if gflops is None else gflops / self.peak.at(self.machine.threads).gflops
+    def share_of_peak(self, gflops: float | None, work: Work | None = None) -> float | None:
+        """Give a speed's share of the FMA peak at the thread count used; none of bytes."""
+        if gflops is None or (work is not None and work.kind in BYTE_PRODUCTS):
+            return None
+        return gflops / self.peak.at(self.machine.threads).gflops
 
     def share_of_bandwidth(self, gb_s: float | None) -> float | None:
         """Give a rate's share of the memory bandwidth; above 1 where the data lie in caches."""
@@ -267,7 +271,7 @@ class BenchReport:
         for m in self.models:
             extra = {
                 "gflops": m.gflops,
-                "share_of_peak": self.share_of_peak(m.gflops),
+                "share_of_peak": self.share_of_peak(m.gflops, m.work),
                 "gb_s": m.gb_s,
                 "share_of_bandwidth": self.share_of_bandwidth(m.gb_s),
                 "noisy": m.noisy,

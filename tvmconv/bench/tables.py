@@ -64,7 +64,7 @@ def comparison(report: BenchReport) -> Table:
     headings += ["fastest"] * (len(names) > 1)
     table = _table("", "layer" if suite else "model", [*headings, "compile s"])
     for m in report.models:
-        shares = (report.share_of_peak(m.gflops), report.share_of_bandwidth(m.gb_s))
+        shares = (report.share_of_peak(m.gflops, m.work), report.share_of_bandwidth(m.gb_s))
         speed = (show(m.time_ms), show(m.gflops), *map(percent, shares), f"{m.noise.ratio:.2f}")
         peers = [_peer_cell(m.peer(name)) for name in names]
         if len(names) > 1:
@@ -85,7 +85,7 @@ def steps(report: BenchReport, model: ModelResult) -> Table:
     table = _table(f"steps of {model.name}", "step", headings)
     for s in model.steps:
         mmacs = None if s.macs is None else s.macs / 1e6
-        speed = (show(s.gflops), percent(report.share_of_peak(s.gflops)))
+        speed = (show(s.gflops), percent(report.share_of_peak(s.gflops, s.work)))
         table.add_row(s.name, s.kind, f"{s.time_us:.1f}", percent(s.share), show(mmacs), *speed)
     return table
 

@@ -59,19 +59,24 @@ class Bound:
     limit: str
 
 
+#: Products of bytes in a lane of 32 bits, of each instruction.
+_PRODUCTS = {"vpdpbusd": 4, "pmaddwd": 2}
+
+
 def compute_roof(target: Target, family: Family | None = None) -> Roof:
     """Peak of the target's cores: FMA for products, one operation a lane for means and maxima.
 
-    Products of bytes are several in a lane: four where one instruction sums them, else two.
+    Products of bytes may be several in a lane.
     """
     vector = target.vector
     fused = family is None or family.arithmetic == "multiply-add"
     flop = FLOP_PER_MAC if fused else 1
     done = "FMA × 2 FLOP" if fused else "operations"
     if fused and family is not None and family.dtypes is not None:
-        products = 4 if target.byte_dot.startswith("vpdpbusd") else 2
+        name, _, _ = target.byte_dot.partition(".")
+        products = _PRODUCTS.get(name, 1)
         flop *= products
-        done = f"{target.byte_dot.partition('.')[0]} × {products} products × 2 FLOP"
+        done = f"{name} × {products} products × 2 FLOP"
     rate = target.cores * target.frequency_ghz * 1e9
     rate *= vector.f32_lanes * vector.fma_per_cycle * flop
     how = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,11 @@ def _operand(rng: np.random.Generator, layout: Layout, exact: bool) -> Array:
 
 
 def _integers(rng: np.random.Generator, layout: Layout) -> Array:
-    """Any bytes; words of a size that sums have."""
+    """Any bytes and truth values; words of a size that sums have; indices, each another one."""
+    if layout.dtype == "bool":
+        return np.asarray(rng.random(layout.shape) < 0.5)
+    if layout.dtype == "int64":
+        return rng.permutation(prod(layout.shape)).reshape(layout.shape)
     limits = np.iinfo(layout.dtype)
     low, high = max(limits.min, -(2**20)), min(limits.max, 2**20)
     drawn = rng.integers(low, high, layout.shape, layout.dtype, endpoint=True)
