@@ -3,9 +3,9 @@
 ONNX's own evaluator loops over pixels in Python for windows, and reads automatic padding off the
 wrong axes; for the convolution family our references stand in its place. It also mixes the batch's
 own statistics into a batch normalisation of opset 9 with one output, which is inference; its LRN
-normalises only as many channels as there are images; and its Softmax ignores that before opset 13
-all axes from the given one on are normalised together. Nothing of the frontend takes part, so that
-its mistakes are seen.
+normalises only as many channels as there are images; its Pad cuts nothing off; and its Softmax
+ignores that before opset 13 all axes from the given one on are normalised together. Nothing of the
+frontend takes part, so that its mistakes are seen.
 """
 
 from __future__ import annotations
@@ -157,6 +157,21 @@ def _windowed_operators() -> list[Any]:
         def _run(self, x: Array, **attrs: Any) -> tuple[Array]:
             return pool("avg_pool", _AVERAGE, x, attrs)
 
+    class Pad(OpRun):  # type: ignore[misc,unused-ignore]
+        op_domain = ""
+
+        def _run(
+            self,
+            x: Array,
+            pads: Array,
+            value: Array | float | None = None,
+            axes: Array | None = None,
+            mode: str | None = None,
+        ) -> tuple[Array]:
+            return (
+                bordered(x, list(pads), 0 if value is None else value, axes, mode or "constant"),
+            )
+
     class BatchNormalization(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
 
@@ -195,7 +210,7 @@ def _windowed_operators() -> list[Any]:
             return pool("lp_pool", _NORM, x, {**attrs, "kernel_shape": x.shape[2:]})
 
     return [
-        Conv, ConvTranspose, MaxPool, LpPool, AveragePool, BatchNormalization, LRN,
+        Conv, ConvTranspose, MaxPool, LpPool, AveragePool, Pad, BatchNormalization, LRN,
         GlobalAveragePool, GlobalMaxPool, GlobalLpPool,
         *quantised_operators(lambda x, w, attrs: conv(x, w, None, attrs)[0]),
     ]  # fmt: skip
@@ -226,6 +241,21 @@ def _coerced_softmax() -> list[Any]:
 
 
 _LRN = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+
+
+def bordered(
+    x: Array, pads: Sequence[int], value: Array | float, axes: Array | None, mode: str
+) -> Array:
+    """Pad some axes, or all; negative pads cut off first."""
+    axes = np.arange(x.ndim) if axes is None else axes % x.ndim
+    widths = [(0, 0)] * x.ndim
+    for k, axis in enumerate(axes):
+        widths[axis] = int(pads[k]), int(pads[len(axes) + k])
+    sizes = zip(widths, x.shape, strict=True)
+    x = x[tuple(slice(max(0, -low), size - max(0, -high)) for (low, high), size in sizes)]
+    given = {"constant_values": value} if mode == "constant" else {}
+    sides = [(max(low, 0), max(high, 0)) for low, high in widths]
+    return np.pad(x, sides, mode=mode, **given)  # type: ignore[call-overload, no-any-return]
 
 
 def response_norm(x: Array, size: int, alpha: float, beta: float, bias: float) -> Array:
