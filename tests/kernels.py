@@ -51,6 +51,11 @@ def runs_here(target: Target) -> bool:
     return level is not None and not cpu.lacking(level.flags)
 
 
+def cpu_targets() -> list[Target]:
+    """The targets that ship with the package and are CPUs."""
+    return [target for target in targets().values() if not target.is_gpu]
+
+
 def runnable_targets() -> list[Target]:
     """The ISA levels that this machine has, and the machine itself."""
     levels = [t for t in targets().values() if t.match is not None and t.match.flags]

@@ -8,12 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.kernels import compile_specs, problem_kernel, problem_spec, runs_here, trials
+from tests.kernels import (
+    compile_specs,
+    cpu_targets,
+    problem_kernel,
+    problem_spec,
+    runs_here,
+    trials,
+)
 from tests.strategies import random_problem
 from tvmconv.problem import Problem
-from tvmconv.target import Target, targets
+from tvmconv.target import Target
 
-TARGETS = [replace(target, cores=2) for target in targets().values()]
+TARGETS = [replace(target, cores=2) for target in cpu_targets()]
 BY_NAME = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 
 PROBLEMS = [

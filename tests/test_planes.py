@@ -15,6 +15,7 @@ from tvmconv.schedules.primitives import find_blocks
 from tests.kernels import (
     Kernel,
     compile_specs,
+    cpu_targets,
     host,
     problem_kernel,
     problem_spec,
@@ -30,7 +31,7 @@ from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
 from tvmconv.ops import conv
 from tvmconv.problem import Problem
-from tvmconv.target import Target, targets
+from tvmconv.target import Target
 
 #: Odd in one way or another: tails of channels, rows and columns, phases, groups, ranks.
 ODD = [
@@ -172,7 +173,7 @@ def test_tiles_fit_the_registers(text: str) -> None:
 
     sch = s_tir.Schedule(prim_func(spec_of(text), "main"))
     size = planes.sizes(sch, find_blocks(sch))
-    for target in targets().values():
+    for target in cpu_targets():
         found = [PlaneTile.of(c.knobs) for c in planes.candidates(size, target)]
         assert found
         assert len(set(found)) == len(found)

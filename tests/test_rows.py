@@ -16,6 +16,7 @@ from tvmconv.schedules.primitives import find_blocks
 
 from tests.kernels import (
     compile_specs,
+    cpu_targets,
     host,
     problem_kernel,
     problem_spec,
@@ -31,7 +32,7 @@ from tvmconv.kernel import KernelSpec
 from tvmconv.layout import Layout
 from tvmconv.ops import Array
 from tvmconv.problem import Problem
-from tvmconv.target import Target, targets
+from tvmconv.target import Target
 
 NAMES = ("max_pool", "avg_pool", "global_avg_pool", "global_max_pool", "depthwise_conv")
 PROBLEMS = [Problem.parse(case.problem) for name in NAMES for case in ops.get(name).cases]
@@ -192,7 +193,7 @@ def test_kinds(text: str, kind: str) -> None:
 
 @pytest.mark.parametrize("text", SMALL)
 def test_points_differ_and_the_best_comes_first(text: str) -> None:
-    for target in targets().values():
+    for target in cpu_targets():
         found = candidates_of(on_planes(Problem.parse(text)), target)
         assert len({candidate.knobs for candidate in found}) == len(found)
         assert [c.cycles for c in found] == sorted(c.cycles for c in found)

@@ -9,7 +9,7 @@ import pytest
 from tvmconv.schedules import contraction, costs
 from tvmconv.schedules.primitives import Tile, extents, find_blocks
 
-from tests.kernels import compile_specs, host, problem_kernel, problem_spec, trials
+from tests.kernels import compile_specs, cpu_targets, host, problem_kernel, problem_spec, trials
 from tvmconv import ops
 from tvmconv.accuracy import Trial
 from tvmconv.autoschedule.space import Candidate, space_for
@@ -160,7 +160,7 @@ def dims_of(text: str) -> Any:
 def test_tiles_fit_the_registers(text: str) -> None:
     """Sums, weights and a broadcast element, unless that is an operand in memory."""
     dims = dims_of(text)
-    for target in targets().values():
+    for target in cpu_targets():
         found = [Tile.of(c.knobs) for c in contraction.candidates(dims, target)]
         assert found
         for tile in found:
@@ -217,7 +217,7 @@ def best_tile(dims: Any, target: Target) -> Tile:
 def test_the_best_tile_hides_the_latency(text: str) -> None:
     """Enough sums for every step to be bound by the multiply-adds, on every target with FMA."""
     dims = dims_of(text)
-    for target in targets().values():
+    for target in cpu_targets():
         best = best_tile(dims, target)
         sums = max(1, 32 * dims.lanes // target.vector.bits)
         for extent in best.sizes:

@@ -1,8 +1,10 @@
 """Hardware descriptions: what a compiler and a cost model have to know of a machine.
 
 A target is one TOML file whose tables and keys are the dataclasses below; every key is required,
-none is unknown, and each number stands with its source. The files in ``targets/`` ship with the
-package; ``host`` is made from them by :mod:`tvmconv.host`. Nothing here imports TVM.
+none is unknown, and each number stands with its source. There are two forms. A CPU has the tables
+``vector`` and ``caches``; a GPU has ``device`` instead (:mod:`tvmconv.device`), and ``llvm`` and
+``zig`` are its host's. The files in ``targets/`` ship with the package; ``host`` is made from them
+by :mod:`tvmconv.host`. Nothing here imports TVM.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tvmconv.device import Device
 from tvmconv.errors import InputError
 from tvmconv.names import nearest
 from tvmconv.records import from_table, require
@@ -210,13 +213,21 @@ class Target:
     aliases : tuple of str
         Other names for it on the command line.
     arch : str
-        Instruction set family, with which both triples begin; design spaces are found by it.
+        Family by which design spaces are found: ``cuda``, or a CPU's instruction set, with which
+        both triples then begin.
     cores : int
         Physical cores that work is split over if nobody says how many threads.
     frequency_ghz : float
         Sustained clock under vector load.
+    llvm, zig
+        Of the CPU that runs the kernels, or the host side of a GPU's.
+    vector, caches
+        Of a GPU these, ``cores`` and ``frequency_ghz`` follow from ``device``: a multiprocessor is
+        a core, and a warp of 32-bit values is a vector.
     match : Match or None
         None for a file that detection does not consider.
+    device : Device or None
+        None for a CPU.
     """
 
     name: str
@@ -231,6 +242,7 @@ class Target:
     caches: Caches
     layout: Layout
     match: Match | None = None
+    device: Device | None = None
 
     def __post_init__(self) -> None:
         """Check what concerns several tables."""
@@ -239,21 +251,45 @@ class Target:
             require(name != HOST, "name", f"{HOST!r} is what detection is called")
         require(self.cores > 0, "cores", "must be positive")
         require(self.frequency_ghz > 0, "frequency_ghz", "must be positive")
+        host = self.zig.triple.split("-")[0] if self.device else self.arch
         for tool, triple in (("llvm", self.llvm.triple), ("zig", self.zig.triple)):
             require(
-                triple.split("-")[0] == self.arch,
+                triple.split("-")[0] == host,
                 f"{tool}.triple",
-                f"{triple!r} does not begin with arch {self.arch!r}",
+                f"{triple!r} does not begin with {'' if self.device else 'arch '}{host!r}",
             )
-        block, lanes = self.layout.channel_block, self.vector.f32_lanes
+        block, lanes = self.layout.channel_block, self.lanes_of_a_load
         require(
             block > 0 and block % lanes == 0,
             "layout.channel_block",
             f"{block} is no multiple of the {lanes} lanes of a vector",
         )
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether kernels run on a device of their own."""
+        return self.device is not None
+
+    @property
+    def gpu(self) -> Device:
+        """The device of a GPU target.
+
+        Raises
+        ------
+        InputError
+            If the target is a CPU.
+        """
+        if self.device is None:
+            raise InputError(f"{self.name}: is a CPU and has no [device]")
+        return self.device
+
+    @property
+    def lanes_of_a_load(self) -> int:
+        """Elements of 32 bits that one instruction of one thread can load."""
+        return 4 if self.device else self.vector.f32_lanes
+
     def llvm_target(self) -> dict[str, Any]:
-        """Give what ``tvm.target.Target`` takes."""
+        """Give what ``tvm.target.Target`` takes for the CPU, or the host of a GPU."""
         return {
             "kind": "llvm",
             "mtriple": self.llvm.triple,
@@ -290,7 +326,60 @@ class Target:
         """Everything but ``match`` as JSON-able data, which :func:`from_dict` reads back."""
         table = dataclasses.asdict(self)
         del table["match"]
+        for name in _DERIVED if self.device else ("device",):
+            del table[name]
         return table
+
+
+@dataclass(frozen=True)
+class GpuTable:
+    """The file of a GPU target; its attributes are those of :class:`Target`."""
+
+    name: str
+    aliases: tuple[str, ...]
+    description: str
+    arch: str
+    llvm: Llvm
+    zig: Zig
+    layout: Layout
+    device: Device
+
+    def target(self) -> Target:
+        """The target, with the numbers that follow from the device's.
+
+        Raises
+        ------
+        ValueError
+            If they do not fit together.
+        """
+        device = self.device
+        return Target(
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            cores=device.multiprocessors,
+            frequency_ghz=device.clock_ghz,
+            vector=Vector(
+                bits=device.warp_threads * _F32_BITS,
+                registers=device.registers_per_thread,
+                fma_per_cycle=device.f32_lanes / device.warp_threads,
+                fma_latency=device.fma_latency,
+                loads_per_cycle=device.shared_bytes_per_cycle * 8 / _F32_BITS / device.warp_threads,
+                embedded_broadcast=False,
+            ),
+            caches=Caches(
+                line_bytes=device.line_bytes,
+                l1_bytes=device.shared_bytes_per_sm,
+                l2_bytes=device.l2_bytes,
+                l3_bytes=0,
+                l1_bytes_per_cycle=device.shared_bytes_per_cycle,
+                l2_bytes_per_cycle=device.l2_bytes_per_cycle,
+                l3_bytes_per_cycle=device.dram_bytes_per_cycle,
+                dram_bytes_per_cycle=device.dram_bytes_per_cycle,
+            ),
+        )
+
+
+#: What a GPU's file does not have, because it follows from the device.
+_DERIVED = ("cores", "frequency_ghz", "vector", "caches")
 
 
 def from_dict(data: dict[str, Any], source: str) -> Target:
@@ -302,6 +391,8 @@ def from_dict(data: dict[str, Any], source: str) -> Target:
         If a key is missing, unknown or has a wrong value; the message names ``source`` and the key.
     """
     try:
+        if isinstance(data, dict) and "device" in data:
+            return from_table(GpuTable, data).target()
         return from_table(Target, data)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from error

@@ -15,7 +15,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
@@ -162,8 +162,10 @@ def target_key(target: Target) -> str:
     Of the features only those that concern vectors: which others a hypervisor hides is all one.
     """
     llvm = target.llvm
+    device = {} if target.device is None else {"device": asdict(target.device)}
     return _canonical(
         {
+            **device,
             "arch": target.arch,
             "channel_block": target.layout.channel_block,
             "cores": target.cores,
