@@ -7,6 +7,9 @@
  *
  * Tensors are dense and row-major, in the order, shapes and element types that tvmconv_metadata() lists, each
  * at an address that is a multiple of its elements' size. An output must not overlap an input or another output.
+ *
+ * A model for CUDA runs on the first device that the file has code for. It takes the same pointers to the CPU's
+ * memory, or pointers to that device's memory.
  */
 #ifndef TVMCONV_H
 #define TVMCONV_H
@@ -26,7 +29,9 @@ enum {
   TVMCONV_BAD_ARGUMENT = 1,  /* a null pointer */
   TVMCONV_NO_MEMORY = 2,     /* memory or a thread could not be had */
   TVMCONV_KERNEL_FAILED = 3, /* a step of the model reported an error */
-  TVMCONV_WRONG_CPU = 4      /* the model needs instructions that this CPU does not have */
+  TVMCONV_WRONG_CPU = 4,     /* the model needs instructions that this CPU does not have */
+  TVMCONV_NO_DEVICE = 5,     /* the model runs on a GPU, and there is no driver or no device */
+  TVMCONV_WRONG_DEVICE = 6   /* the file has no code for any device of this machine */
 };
 
 typedef struct tvmconv_model tvmconv_model;
