@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tvmconv.autoschedule.choose import Chooser
     from tvmconv.autoschedule.log import Database
+    from tvmconv.codegen.cuda.build import ImageBuilder
+    from tvmconv.codegen.plan import Plan
     from tvmconv.graph.ir import Graph
     from tvmconv.graph.lower import Lowered
     from tvmconv.kernel import KernelSpec
@@ -40,8 +42,9 @@ def lower_graph(
     from tvmconv.graph.lower import lower_module
     from tvmconv.graph.pipeline import optimized
 
-    choices = chooser or Chooser(target)
-    return lower_module(optimized(graph, target.layout.channel_block, choices, fused=fused))
+    choices = chooser or Chooser.of(target)
+    module = optimized(graph, target.layout.channel_block, choices, fused=fused)
+    return lower_module(module, resident_halos=target.is_gpu)
 
 
 def compile_to_file(
@@ -59,6 +62,7 @@ def compile_to_file(
     exact: bool = False,
     progress: Progress | None = None,
     fused: bool = False,
+    images: ImageBuilder | None = None,
 ) -> Path:
     """Compile a model to a file.
 
@@ -76,7 +80,7 @@ def compile_to_file(
     params : mapping or path, optional
         Weights of a problem.
     dump : mapping, optional
-        ``{"asm" | "c" | "relax" | "tir": file}`` to write as well: see
+        ``{"asm" | "c" | "cuda" | "ptx" | "relax" | "tir": file}`` to write as well: see
         :func:`tvmconv.codegen.dump.write_dumps`.
     log : path, sequence of paths or Database, optional
         Logs, or folders of them, to look for tuned schedules in, besides the user's own and those
@@ -89,6 +93,9 @@ def compile_to_file(
         ``progress(what, done, total)``.
     fused : bool
         Whether a Graph has been through fusion, as bisection compiles it.
+    images : callable, optional
+        For a GPU: what makes code of CUDA source, if not NVRTC; see
+        :mod:`tvmconv.codegen.cuda.build`.
 
     Returns
     -------
@@ -103,22 +110,22 @@ def compile_to_file(
         A tool is missing or the disk is full.
     """
     from tvmconv.autoschedule.choose import Chooser
-    from tvmconv.codegen.artifact import write_artifact
+    from tvmconv.codegen.kernels import device_kernel, object_code
     from tvmconv.frontend import load as load_model
     from tvmconv.graph.ir import Graph
 
     graph = model if isinstance(model, Graph) else load_model(model, batch=batch, params=params)
     target = target.with_threads(threads)
-    chooser = Chooser(target, open_logs(log, target) if tuned else None, exact)
+    chooser = Chooser.of(target, open_logs(log, target) if tuned else None, exact)
     if not _is_problem(model):
         chooser.cold_bytes = sum(math.prod(v.shape) * itemsize(v.dtype) for v in graph.constants())
     lowered = lower_graph(graph, target, chooser=chooser, fused=fused)
-    objects: list[bytes | Path] = []
+    make = device_kernel if target.is_gpu else object_code
+    made: dict[str, Any] = {}
     for k, (symbol, spec) in enumerate(lowered.kernels.items()):
         if progress is not None:
             progress("compiling kernels", k, len(lowered.kernels))
-        code, trace = _kernel(spec, symbol, chooser)
-        objects.append(code)
+        made[symbol], trace = _kernel(spec, symbol, chooser, make)
         if trace is not None:
             lowered.choices[symbol] = trace
     metadata = {**_metadata(model, graph, target), "tuned_kernels": len(lowered.choices)}
@@ -127,16 +134,39 @@ def compile_to_file(
         from tvmconv.codegen.dump import write_dumps
 
         write_dumps(dump, replace(lowered, plan=plan), target)
+    _write(plan, made, lowered.weights.image(), output, target, format, images)
+    return output
+
+
+def _write(
+    plan: Plan,
+    kernels: Mapping[str, Any],
+    weights: bytearray,
+    output: Path,
+    target: Target,
+    format: Format,
+    images: ImageBuilder | None,
+) -> None:
+    """Link a model's kernels, as they are on its target, to its file."""
+    from tvmconv.codegen.artifact import write_artifact
+
+    if target.is_gpu:
+        from tvmconv.codegen.cuda.build import compiled_images, write_cuda_artifact
+
+        builder = images or compiled_images
+        write_cuda_artifact(
+            plan, kernels, weights, output, target=target, format=format, images=builder
+        )
+        return
     write_artifact(
         plan,
-        objects,
-        lowered.weights.image(),
+        list(kernels.values()),
+        weights,
         output,
         target_triple=target.zig.triple,
         cpu_flags=[f"-mcpu={target.zig_mcpu}"],
         format=format,
     )
-    return output
 
 
 def _is_problem(model: Any) -> bool:
@@ -155,21 +185,21 @@ def open_logs(log: Logs, target: Target) -> Database:
     return Database.open([*map(Path, paths), default_folder()], target)
 
 
-def _kernel(spec: KernelSpec, symbol: str, chooser: Chooser) -> tuple[bytes, list[Any] | None]:
-    """Object code of a kernel, and the trace by which it is scheduled if the log has one that fits.
+def _kernel(
+    spec: KernelSpec, symbol: str, chooser: Chooser, make: Callable[..., Any]
+) -> tuple[Any, list[Any] | None]:
+    """What ``make`` makes of a kernel, and the trace by which it is scheduled if a log has one.
 
     A record that cannot be compiled is the log's mistake and not the user's: the next best stands
     in for it, and at last the model.
     """
-    from tvmconv.codegen.kernels import object_code
-
     while (record := chooser.record(spec)) is not None:
         trace = list(record.trace)
         try:
-            return object_code(spec, symbol, chooser.target, trace), trace
+            return make(spec, symbol, chooser.target, trace), trace
         except (ValueError, RuntimeError):  # TVM's own errors are RuntimeErrors
             chooser.reject(record)
-    return object_code(spec, symbol, chooser.target), None
+    return make(spec, symbol, chooser.target), None
 
 
 def _metadata(model: Any, graph: Graph, target: Target) -> dict[str, Any]:

@@ -49,6 +49,14 @@ class Chooser:
     _algorithms: dict[str, str] = field(default_factory=dict)
     _predictions: dict[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, target: Target, database: Database | None = None, exact: bool = False
+    ) -> Chooser:
+        """The chooser of a target: a GPU's kernels are direct, and on blocks."""
+        gpu = target.is_gpu
+        return cls(target, database, exact or gpu, blocks_only=gpu)
+
     @property
     def cache(self) -> str:
         """Which measurements count first: with the weights in cache, or not."""

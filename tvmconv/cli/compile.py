@@ -26,7 +26,14 @@ from tvmconv.files import check_output_file
 from tvmconv.target import load_target
 
 #: What can be dumped, and the suffix of the file beside the output.
-DUMPS = {"asm": ".s", "c": ".plan.c", "relax": ".relax.py", "tir": ".tir.py"}
+DUMPS = {
+    "asm": ".s",
+    "c": ".plan.c",
+    "cuda": ".cu",
+    "ptx": ".ptx",
+    "relax": ".relax.py",
+    "tir": ".tir.py",
+}
 
 
 @click.command()
@@ -53,7 +60,8 @@ DUMPS = {"asm": ".s", "c": ".plan.c", "relax": ".relax.py", "tir": ".tir.py"}
     "--dump",
     multiple=True,
     type=click.Choice(list(DUMPS)),
-    help="Also write beside FILE the assembly, the plan in C, the graph or the scheduled TIR.",
+    help="Also write beside FILE the assembly, the plan in C, a GPU's CUDA source or PTX, the graph"
+    " or the scheduled TIR.",
 )
 @log_option
 @untuned_option

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,6 +33,28 @@ Weights: TypeAlias = "npt.NDArray[Any] | bytes | bytearray | memoryview | Path"
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 _SOURCES = ("model", "pool", "backend", "workspace", "error", "cpus", "layout", "features")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs a plan: which C sources with which tables and data.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        Names of the C files of the runtime.
+    tables : callable
+        ``tables(weight_bytes)``: the text of plan.c.
+    blobs : tuple of Blob
+        Data besides the weights.
+    libraries : tuple of str
+        Of the system, besides those that every artifact links.
+    """
+
+    sources: tuple[str, ...]
+    tables: Callable[[int], str]
+    blobs: tuple[Blob, ...] = ()
+    libraries: tuple[str, ...] = ()
 
 
 def describe(plan: Plan, weight_bytes: int, target_triple: str) -> dict[str, Any]:
@@ -79,6 +102,7 @@ def write_artifact(
     target_triple: str,
     cpu_flags: Sequence[str] = (),
     format: Format = "shared",
+    runtime: Runtime | None = None,
 ) -> None:
     """Link a model and put the finished file in its place, or leave nothing.
 
@@ -96,6 +120,8 @@ def write_artifact(
         For the runtime's own code, such as ``-mcpu=znver3``.
     format : "shared", "static" or "tvm"
         A shared library; an archive of one object; a shared library that TVM can load as well.
+    runtime : Runtime, optional
+        The CPU's if left out.
 
     Raises
     ------
@@ -111,23 +137,28 @@ def write_artifact(
     check_plan(plan, blob.nbytes)
     check_output_file(output)
     text = json.dumps(describe(plan, blob.nbytes, target_triple)).encode() + b"\0"
-    blobs = (Blob(".tvmconv.meta", METADATA_SYMBOL, text), blob)
+    if runtime is None:
+        runtime = Runtime(_SOURCES, lambda _: plan_source(plan))
+    blobs = (Blob(".tvmconv.meta", METADATA_SYMBOL, text), blob, *runtime.blobs)
     with replacing(output) as unfinished, tempfile.TemporaryDirectory(prefix="tvmconv-") as name:
         folder = Path(name)
-        parts = _compile(plan, folder, target_triple, cpu_flags, tvm=format == "tvm")
+        names = (*runtime.sources, *(("tvm_entry",) if format == "tvm" else ()))
+        tables = runtime.tables(blob.nbytes)
+        parts = _compile(tables, names, folder, target_triple, cpu_flags)
         machine = Machine.of(parts[0].read_bytes()[:64])
         write_data_object(folder / "data.o", machine, blobs)
         parts += [folder / "data.o", *_objects(objects, folder)]
-        _join(parts, unfinished.resolve(), target_triple, format, str(output))
+        whole, libraries = unfinished.resolve(), runtime.libraries
+        _join(parts, whole, target_triple, format, str(output), libraries)
         _settle(unfinished, 0o644 if format == "static" else 0o755)
 
 
 def _compile(
-    plan: Plan, folder: Path, triple: str, cpu_flags: Sequence[str], *, tvm: bool
+    tables: str, sources: Sequence[str], folder: Path, triple: str, cpu_flags: Sequence[str]
 ) -> list[Path]:
-    (folder / "plan.c").write_text(plan_source(plan), encoding="utf-8")
+    (folder / "plan.c").write_text(tables, encoding="utf-8")
     objects = link.compile_sources([folder / "plan.c"], folder, RUNTIME, triple, cpu_flags)
-    for name in (*_SOURCES, *(("tvm_entry",) if tvm else ())):
+    for name in sources:
         objects.append(folder / f"{name}.o")
         objects[-1].write_bytes(_runtime_object(name, triple, tuple(cpu_flags)))
     return objects
@@ -152,7 +183,14 @@ def _objects(objects: Sequence[bytes | Path], folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _join(parts: Sequence[Path], output: Path, triple: str, format: Format, label: str) -> None:
+def _join(
+    parts: Sequence[Path],
+    output: Path,
+    triple: str,
+    format: Format,
+    label: str,
+    libraries: Sequence[str],
+) -> None:
     if format == "static":
         joined = parts[0].parent / "tvmconv_model.o"
         link.link_relocatable(parts, joined)
@@ -160,7 +198,8 @@ def _join(parts: Sequence[Path], output: Path, triple: str, format: Format, labe
         link.archive(joined, output, label)
     else:
         extra = (link.TVM_SYMBOL,) if format == "tvm" else ()
-        link.link_shared(parts, output, triple, (*link.ABI_SYMBOLS, *extra), label)
+        exports = (*link.ABI_SYMBOLS, *extra)
+        link.link_shared(parts, output, triple, exports, label, libraries)
 
 
 def _settle(path: Path, mode: int) -> None:

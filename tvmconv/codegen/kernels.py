@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tvmconv import ops, te_dot
 from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
@@ -12,6 +12,9 @@ from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
+
+if TYPE_CHECKING:
+    from tvmconv.codegen.cuda.device import DeviceKernel
 
 #: How to schedule a kernel: a point of its space, a trace from a log, or None: what the model ranks
 #: first.
@@ -62,9 +65,12 @@ def scheduled(spec: KernelSpec, symbol: str, target: Target, choice: Choice = No
 def finish(sch: TVMObject, target: Target) -> TVMObject:
     """The scheduled function with its tails overlapped, without the taps in the padding.
 
-    Dot products of bytes are those of the target's instruction.
+    Dot products of bytes are those of the target's instruction. The tails of a GPU's tiles are
+    threads that do nothing.
     """
-    return te_dot.selected(skip_padding(overlap_tails(sch.mod["main"])), target)
+    func = sch.mod["main"]
+    whole = func if target.is_gpu else overlap_tails(func)
+    return te_dot.selected(skip_padding(whole), target)
 
 
 def lowering(*funcs: TVMObject) -> TVMObject:
@@ -98,3 +104,18 @@ def object_code(spec: KernelSpec, symbol: str, target: Target, choice: Choice = 
         path = Path(folder) / "kernel.o"
         module.write_to_file(str(path))
         return path.read_bytes()
+
+
+def device_kernel(
+    spec: KernelSpec, symbol: str, target: Target, choice: Choice = None
+) -> DeviceKernel:
+    """Lower a kernel to functions of a GPU, whose names begin with ``symbol``.
+
+    Raises
+    ------
+    ValueError
+        If a trace does not fit the kernel.
+    """
+    from tvmconv.codegen.cuda.device import lower_kernel
+
+    return lower_kernel(scheduled(spec, symbol, target, choice), symbol, target)

@@ -161,7 +161,12 @@ def compile_sources(
 
 
 def link_shared(
-    objects: Sequence[Path], output: Path, triple: str, exports: Sequence[str], label: str
+    objects: Sequence[Path],
+    output: Path,
+    triple: str,
+    exports: Sequence[str],
+    label: str,
+    libraries: Sequence[str] = (),
 ) -> None:
     """Link objects to a shared library that exports only the named symbols.
 
@@ -173,6 +178,8 @@ def link_shared(
     exports : sequence of str
     label : str
         What messages call the output.
+    libraries : sequence of str
+        Of the system, besides those of threads and mathematics.
 
     Raises
     ------
@@ -184,7 +191,7 @@ def link_shared(
     folder = objects[0].parent
     names = "; ".join(exports)
     (folder / "exports.map").write_text(f"{{ global: {names}; local: *; }};\n")
-    files = [str(path) for path in objects]
+    files = [*(str(path) for path in objects), *(f"-l{name}" for name in libraries)]
     command = ["cc", "-target", triple, *LINK_FLAGS, *files, "-o", str(output)]
     zig(command, folder, f"link {label}")
 

@@ -29,13 +29,13 @@ extern __attribute__((visibility("hidden"))) const char {METADATA_SYMBOL}[];
 """
 
 
-def _c_string(text: str) -> str:
+def c_string(text: str) -> str:
     """A C string literal; everything but letters and digits is an octal escape."""
     plain = (chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:03o}" for b in text.encode())
     return '"' + "".join(plain) + '"'
 
 
-def _numbers(values: Sequence[int]) -> str:
+def numbers(values: Sequence[int]) -> str:
     return "{" + ", ".join(map(str, values)) + "}"
 
 
@@ -44,7 +44,7 @@ def _dtype(name: str) -> str:
     return f"{{{code}, {bits}, 1}}"
 
 
-class _Tables:
+class Tables:
     """The text of plan.c, grown table by table."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class _Tables:
         """The name of an array with these extents."""
         if shape not in self.shapes:
             self.shapes[shape] = name = f"shape_{len(self.shapes)}"
-            values = _numbers(shape or (0,))  # C has no empty array
+            values = numbers(shape or (0,))  # C has no empty array
             self.lines.append(f"static const int64_t {name}[] = {values};")
         return self.shapes[shape]
 
@@ -64,7 +64,7 @@ class _Tables:
         if not ports:
             return "NULL"
         rows = [
-            f"  {{{_c_string(p.name)}, {p.nbytes}u, {len(p.shape)}, {_dtype(p.dtype)}, "
+            f"  {{{c_string(p.name)}, {p.nbytes}u, {len(p.shape)}, {_dtype(p.dtype)}, "
             f"{self.shape(p.shape)}}},"
             for p in ports
         ]
@@ -118,10 +118,10 @@ class _Tables:
             str(tensor.block),
             str(tensor.shape[0]),
             str(tensor.shape[1]),
-            _numbers((*(1,) * missing, *tensor.shape[2:])),
-            _numbers((*(0,) * missing, *tensor.lows)),
-            _numbers((*(0,) * missing, *tensor.highs)),
-            _numbers(strides),
+            numbers((*(1,) * missing, *tensor.shape[2:])),
+            numbers((*(0,) * missing, *tensor.lows)),
+            numbers((*(0,) * missing, *tensor.highs)),
+            numbers(strides),
             str(tensor.fill % 256),
         )
         self.lines.append(
@@ -137,7 +137,7 @@ def _place(tensor: TensorArgument | BlockedTensor) -> str:
 
 def plan_source(plan: Plan) -> str:
     """The text of plan.c for a checked plan."""
-    tables = _Tables()
+    tables = Tables()
     inputs = tables.ports("inputs", plan.inputs)
     outputs = tables.ports("outputs", plan.outputs)
     rows = [tables.step(number, step) for number, step in enumerate(plan.steps)]

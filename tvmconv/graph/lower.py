@@ -89,23 +89,33 @@ class Lowered:
     choices: dict[str, list[Any]] = field(default_factory=dict)
 
 
-def lower(placed: Placed) -> Lowered:
-    """Lower a placed graph."""
-    return _Lowerer(placed).run()
+def lower(placed: Placed, *, resident_halos: bool = False) -> Lowered:
+    """Lower a placed graph.
+
+    Parameters
+    ----------
+    placed : Placed
+    resident_halos : bool
+        Whether the arena is zero when a run first sees it. Then a halo's memory is shared only with
+        halos of the same place and shape, so that they stay zero and no step has to clear them.
+    """
+    return _Lowerer(placed, resident_halos).run()
 
 
-def lower_module(module: Any) -> Lowered:
-    """Lower what :func:`tvmconv.graph.pipeline.optimized` returns."""
+def lower_module(module: Any, *, resident_halos: bool = False) -> Lowered:
+    """Lower what :func:`tvmconv.graph.pipeline.optimized` returns; see :func:`lower`."""
     from tvmconv.graph.relax import from_relax
 
-    return replace(lower(Placed.of(from_relax(module))), module=module)
+    placed = Placed.of(from_relax(module))
+    return replace(lower(placed, resident_halos=resident_halos), module=module)
 
 
 class _Lowerer:
     """One walk over the placed graph."""
 
-    def __init__(self, placed: Placed) -> None:
+    def __init__(self, placed: Placed, resident_halos: bool) -> None:
         self.placed = placed
+        self.resident_halos = resident_halos
         self.graph = placed.graph
         self.inputs = {v: k for k, v in enumerate(self.graph.inputs)}
         self.folded = {n.output: n.inputs[0] for n in self.graph.nodes if converts_constant(n)}
@@ -158,8 +168,18 @@ class _Lowerer:
                 alive.setdefault(root, Lifetime(size, k, k)).last = k
         for value in filter(self._in_arena, self.graph.outputs):
             alive[self.placed.root(value)].last = len(self.nodes)
-        offsets, arena_bytes = assign_offsets(list(alive.values()))
-        return dict(zip(alive, offsets, strict=True)), arena_bytes
+        groups: dict[Layout | None, list[Value]] = {}
+        for root in alive:
+            layout = self.placed.layouts[root]
+            apart = self.resident_halos and layout.has_halo
+            groups.setdefault(layout if apart else None, []).append(root)
+        placed: dict[Value, int] = {}
+        start = 0
+        for group in groups.values():
+            offsets, size = assign_offsets([alive[root] for root in group])
+            placed |= {root: start + offset for root, offset in zip(group, offsets, strict=True)}
+            start += size
+        return placed, start
 
     def run(self) -> Lowered:
         """Emit the steps of every node, then the outputs'."""
@@ -188,7 +208,7 @@ class _Lowerer:
         """Zero the halo before the first writer of a buffer, unless that writer does."""
         layout = self.placed.layouts[root]
         packs = node.op in ("convert", "reshape") and node.output is root
-        if layout.has_halo and not packs:
+        if layout.has_halo and not packs and not self.resident_halos:
             tensor = BlockedTensor.of(layout, self.offsets[root])
             self.steps.append(BorderStep(tensor, f"{node.name}:border"))
 

@@ -166,7 +166,7 @@ static int fill_memory(tvmconv_model *model) {
 
 /* --- launches */
 
-static int launch(tvmconv_model *model, const tvmconv_launch *l) {
+static int launch(tvmconv_model *model, const tvmconv_cuda_launch *l) {
   CUdeviceptr addresses[TVMCONV_MAX_ARGUMENTS];
   void *parameters[TVMCONV_MAX_ARGUMENTS];
   for (int i = 0; i < l->count; i++) {

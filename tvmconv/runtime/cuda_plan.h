@@ -27,7 +27,7 @@ typedef struct {
   uint32_t grid[3], block[3], dynamic_bytes;
   const tvmconv_address *arguments;
   int32_t count;
-} tvmconv_launch;
+} tvmconv_cuda_launch;
 
 #define TVMCONV_MAX_ARGUMENTS 128 /* of a launch */
 
@@ -39,7 +39,7 @@ typedef struct {
   const uint64_t *input_offsets, *output_offsets; /* in the arena */
   const tvmconv_image *images;
   const tvmconv_function *functions;
-  const tvmconv_launch *launches;
+  const tvmconv_cuda_launch *launches;
   int32_t input_count, output_count, image_count, function_count, launch_count, step_count;
 } tvmconv_cuda_plan;
 

@@ -23,7 +23,7 @@ from tvmconv.runtime.elf import SHARED_LIBRARY, ElfFile, Machine, MalformedFile
 from tvmconv.runtime.inspect import read_metadata
 
 _POINTERS = ctypes.POINTER(ctypes.c_void_p)
-_NO_MEMORY = 2  # TVMCONV_NO_MEMORY
+_NO_MEMORY, _NO_DEVICE = 2, 5  # TVMCONV_NO_MEMORY, TVMCONV_NO_DEVICE
 
 
 def load(path: str | Path, threads: int | None = None) -> Module:
@@ -47,7 +47,7 @@ def load(path: str | Path, threads: int | None = None) -> Module:
         The file is missing, is no artifact, is truncated, or is for another machine; or
         ``threads`` is not positive.
     EnvironmentError_
-        Memory or threads for it cannot be had.
+        Memory or threads for it cannot be had, or the GPU that it needs.
     """
     return Module(path, threads)
 
@@ -101,7 +101,7 @@ class Module:
         if code:
             reason = _error_text(self._library)
             _ctypes.dlclose(self._library._handle)
-            kind = EnvironmentError_ if code == _NO_MEMORY else InputError
+            kind = EnvironmentError_ if code in (_NO_MEMORY, _NO_DEVICE) else InputError
             raise kind(f"{self._path}: cannot be started: {reason}")
         return model
 

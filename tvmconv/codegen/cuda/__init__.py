@@ -1,0 +1,1 @@
+"""CUDA: scheduled kernels to source, source to machine code, machine code to an artifact."""
