@@ -110,10 +110,17 @@ def compile_to_file(
         A tool is missing or the disk is full.
     """
     from tvmconv.autoschedule.choose import Chooser
+    from tvmconv.codegen.dump import check_dump
     from tvmconv.codegen.kernels import device_kernel, object_code
     from tvmconv.frontend import load as load_model
     from tvmconv.graph.ir import Graph
 
+    for kind in dump or ():
+        check_dump(kind, target)
+    if target.is_gpu and images is None:
+        from tvmconv.codegen.cuda.build import image_builder
+
+        images = image_builder(target)
     graph = model if isinstance(model, Graph) else load_model(model, batch=batch, params=params)
     target = target.with_threads(threads)
     chooser = Chooser.of(target, open_logs(log, target) if tuned else None, exact)
@@ -150,13 +157,10 @@ def _write(
     """Link a model's kernels, as they are on its target, to its file."""
     from tvmconv.codegen.artifact import write_artifact
 
-    if target.is_gpu:
-        from tvmconv.codegen.cuda.build import compiled_images, write_cuda_artifact
+    if images is not None:
+        from tvmconv.codegen.cuda.build import write_cuda_artifact
 
-        builder = images or compiled_images
-        write_cuda_artifact(
-            plan, kernels, weights, output, target=target, format=format, images=builder
-        )
+        write_cuda_artifact(plan, kernels, weights, output, images, target=target, format=format)
         return
     write_artifact(
         plan,
@@ -244,6 +248,7 @@ def compile(
     exact: bool = False,
     progress: Progress | None = None,
     fused: bool = False,
+    images: ImageBuilder | None = None,
 ) -> Module:
     """Compile a model and load it.
 
@@ -270,5 +275,6 @@ def compile(
             exact=exact,
             progress=progress,
             fused=fused,
+            images=images,
         )
         return load(path, threads=threads)

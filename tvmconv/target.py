@@ -319,8 +319,8 @@ class Target:
         return name if name == "portable" else f"{name}.{bits}"
 
     def with_threads(self, threads: int | None) -> Target:
-        """The same machine with so many cores to use; itself if None."""
-        return replace(self, cores=threads) if threads else self
+        """The same machine with so many cores to use; itself if None, or if it is a GPU."""
+        return replace(self, cores=threads) if threads and not self.is_gpu else self
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but ``match`` as JSON-able data, which :func:`from_dict` reads back."""

@@ -50,9 +50,7 @@ class Chooser:
     _predictions: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, target: Target, database: Database | None = None, exact: bool = False
-    ) -> Chooser:
+    def of(cls, target: Target, database: Database | None = None, exact: bool = False) -> Chooser:
         """The chooser of a target: a GPU's kernels are direct, and on blocks."""
         gpu = target.is_gpu
         return cls(target, database, exact or gpu, blocks_only=gpu)

@@ -63,6 +63,12 @@ DUMPS = {
     help="Also write beside FILE the assembly, the plan in C, a GPU's CUDA source or PTX, the graph"
     " or the scheduled TIR.",
 )
+@click.option(
+    "--nvcc",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="For a GPU: compile with this nvcc instead of NVRTC.",
+)
 @log_option
 @untuned_option
 @exact_option
@@ -76,6 +82,7 @@ def command(
     threads: int | None,
     form: Format,
     dump: tuple[str, ...],
+    nvcc: Path | None,
     log: tuple[Path, ...],
     untuned: bool,
     exact: bool,
@@ -96,6 +103,11 @@ def command(
     from tvmconv.autoschedule.log import OTHER_TARGET
     from tvmconv.compiler import compile_to_file, open_logs
 
+    images = None
+    if nvcc is not None:
+        from tvmconv.codegen.cuda.build import image_builder
+
+        images = image_builder(machine, nvcc)
     logs = None if untuned else open_logs(log, machine.with_threads(threads))
     start = time.perf_counter()
     with progress_bar() as progress:
@@ -112,6 +124,7 @@ def command(
             tuned=not untuned,
             exact=exact,
             progress=progress,
+            images=images,
         )
     seconds = time.perf_counter() - start
     size = written.stat().st_size / 1e6

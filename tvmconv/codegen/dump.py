@@ -96,5 +96,4 @@ def _cuda(lowered: Lowered, target: Target) -> str:
 def _ptx(lowered: Lowered, target: Target) -> str:
     from tvmconv.codegen.cuda.nvrtc import compiler
 
-    made = compiler().ptx(_cuda(lowered, target), target.gpu.sm)
-    return made.code.decode()
+    return compiler().ptx(_cuda(lowered, target), target.gpu.sm).code.decode()

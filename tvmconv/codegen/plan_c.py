@@ -36,6 +36,7 @@ def c_string(text: str) -> str:
 
 
 def numbers(values: Sequence[int]) -> str:
+    """A C initialiser."""
     return "{" + ", ".join(map(str, values)) + "}"
 
 

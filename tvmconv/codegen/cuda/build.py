@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tvmconv.codegen.artifact import Format, Runtime, write_artifact
 from tvmconv.codegen.cuda.device import DeviceKernel, cuda_source
-from tvmconv.codegen.cuda.nvrtc import CompileError, compiler
+from tvmconv.codegen.cuda.nvrtc import CompileError, Compiler, compiler
 from tvmconv.codegen.cuda.plan import (
     IMAGES_SYMBOL,
     DevicePlan,
@@ -55,18 +56,32 @@ class Image:
 ImageBuilder: TypeAlias = Callable[[str, Target], Sequence[Image]]
 
 
-def compiled_images(source: str, target: Target, nvcc: Path | None = None) -> list[Image]:
-    """Compile CUDA C++ for all capabilities of a target, at once.
+def image_builder(target: Target, nvcc: Path | None = None) -> ImageBuilder:
+    """What compiles for a target: NVRTC, or an nvcc that is named.
 
     Raises
     ------
     EnvironmentError_
-        There is no compiler, or it does not know a capability.
+        There is no such compiler, or it does not know one of the target's capabilities.
+    """
+    using = compiler(nvcc)
+    known = using.capabilities()
+    for sm in (target.gpu.sm, *target.gpu.cubins):
+        if sm not in known:
+            names = ", ".join(f"sm_{number}" for number in known)
+            raise EnvironmentError_(f"{target.name}: {using.name} knows no sm_{sm}, only {names}")
+    return partial(compiled_images, using=using)
+
+
+def compiled_images(source: str, target: Target, *, using: Compiler) -> list[Image]:
+    """Compile CUDA C++ for all capabilities of a target, at once.
+
+    Raises
+    ------
     InputError
         The compiler refuses a kernel.
     """
     device = target.gpu
-    using = compiler(nvcc)
 
     def make(job: tuple[str, int]) -> Image:
         kind, sm = job
@@ -99,10 +114,10 @@ def write_cuda_artifact(
     kernels: Mapping[str, DeviceKernel],
     weights: bytes | bytearray,
     output: Path,
+    images: ImageBuilder,
     *,
     target: Target,
     format: Format = "shared",
-    images: ImageBuilder = compiled_images,
 ) -> None:
     """Compile and link a model for GPUs, and put the finished file in its place.
 
@@ -114,17 +129,17 @@ def write_cuda_artifact(
         By the name under which the plan calls them.
     weights : bytes-like
     output : Path
+    images : callable
+        Makes code of the source: :func:`image_builder`'s, or an emulator's.
     target : Target
     format : "shared" or "static"
-    images : callable
-        Makes machine code of the source.
 
     Raises
     ------
     InputError
         A kernel needs more than the target has, or the format is not to be had.
     EnvironmentError_
-        As :func:`compiled_images` and :func:`~tvmconv.codegen.artifact.write_artifact`.
+        As :func:`~tvmconv.codegen.artifact.write_artifact`.
     """
     if format == "tvm":
         raise InputError(f"{target.name}: a file for TVM's runtime can be made for CPUs only")
@@ -172,9 +187,7 @@ def _described(images: Sequence[Image]) -> list[dict[str, Any]]:
     ]
 
 
-def _functions(
-    device: DevicePlan, images: Sequence[Image], target: Target
-) -> list[dict[str, Any]]:
+def _functions(device: DevicePlan, images: Sequence[Image], target: Target) -> list[dict[str, Any]]:
     """What metadata says of every kernel in every cubin."""
     launches = {placed.launch.function: placed.launch for placed in device.launches}
     return [

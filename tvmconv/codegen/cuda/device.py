@@ -135,7 +135,7 @@ def lower_kernel(func: TVMObject, symbol: str, target: Target) -> DeviceKernel:
     return DeviceKernel(launches, scratch_bytes, functions)
 
 
-@tvm.ir.instrument.pass_instrument  # type: ignore[untyped-decorator]
+@tvm.ir.instrument.pass_instrument
 class _Spy:
     """Keeps the module as it is when host and device have just been split."""
 

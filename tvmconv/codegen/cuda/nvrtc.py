@@ -78,6 +78,9 @@ class Compiler(Protocol):
     #: For metadata: which compiler and version.
     name: str
 
+    def capabilities(self) -> list[int]:
+        """Compute capabilities that it knows, in order."""
+
     def cubin(self, source: str, sm: int) -> Compiled:
         """Machine code for a compute capability."""
 
@@ -136,7 +139,7 @@ class Nvrtc:
         return Nvrtc(library, next(iter([*own, *headers]), None))
 
     def capabilities(self) -> list[int]:
-        """Compute capabilities that the library knows, in order."""
+        """Compute capabilities; see :class:`Compiler`."""
         count = ctypes.c_int()
         self._library.nvrtcGetNumSupportedArchs(ctypes.byref(count))
         numbers = (ctypes.c_int * count.value)()
@@ -145,18 +148,14 @@ class Nvrtc:
 
     def cubin(self, source: str, sm: int) -> Compiled:
         """Machine code; see :class:`Compiler`."""
-        return self._compile(source, sm, f"sm_{sm}", "CUBIN")
+        return self._compile(source, f"sm_{sm}", "CUBIN")
 
     def ptx(self, source: str, sm: int) -> Compiled:
         """PTX; see :class:`Compiler`."""
-        made = self._compile(source, sm, f"compute_{sm}", "PTX")
+        made = self._compile(source, f"compute_{sm}", "PTX")
         return Compiled(made.code.rstrip(b"\0"), made.log)
 
-    def _compile(self, source: str, sm: int, arch: str, kind: str) -> Compiled:
-        if sm not in self.capabilities():
-            raise EnvironmentError_(
-                f"cannot compile for sm_{sm}: {self.name} knows {_list(self.capabilities())}"
-            )
+    def _compile(self, source: str, arch: str, kind: str) -> Compiled:
         library, program = self._library, ctypes.c_void_p()
         strings = ctypes.c_char_p * len(_HEADERS)
         texts = strings(*(text.encode() for text in _HEADERS.values()))
@@ -194,6 +193,11 @@ class Nvcc:
             raise EnvironmentError_(f"{path}: is no nvcc")
         self.name = f"nvcc {version[1]}"
 
+    def capabilities(self) -> list[int]:
+        """Compute capabilities; see :class:`Compiler`."""
+        listed = re.findall(r"\bsm_(\d+)\s", self._run(["--list-gpu-code"]).stdout + "\n")
+        return sorted(map(int, listed))
+
     def cubin(self, source: str, sm: int) -> Compiled:
         """Machine code; see :class:`Compiler`."""
         return self._compile(source, ["-cubin", f"-arch=sm_{sm}", "-Xptxas", "-v"])
@@ -230,7 +234,3 @@ def _folders() -> list[Path]:
     spec = importlib.util.find_spec("nvidia")
     roots = spec.submodule_search_locations if spec else None
     return [path for root in roots or () for path in sorted(Path(root).glob("*")) if path.is_dir()]
-
-
-def _list(capabilities: Sequence[int]) -> str:
-    return ", ".join(f"sm_{sm}" for sm in capabilities)

@@ -1,7 +1,7 @@
 """The steps that are no operator's kernel, as CUDA kernels: pack, unpack and copy.
 
-Each is written for its shapes, so that the compiler turns divisions by extents into multiplications.
-They move bits, whatever type these are of.
+Each is written for its shapes, so that the compiler turns divisions by extents into
+multiplications. They move bits, whatever type these are of.
 """
 
 from __future__ import annotations
