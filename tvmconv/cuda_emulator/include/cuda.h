@@ -1,0 +1,2 @@
+// Generated kernels include it, and use nothing of it.
+#pragma once

@@ -1,0 +1,475 @@
+/* Memory of a launch: bounds and races of every access, shared memory, asynchronous copies.
+
+   Every access of a kernel calls one of the functions at the end: the compiler's instrumentation
+   for data races inserts the calls, and the checks here are ours. Each byte has the stamp of the
+   thread that wrote it last. A thread gets a new stamp after every barrier, so that a byte read by
+   another thread was written before the last barrier or is a race. Only writes leave stamps: a
+   read that comes before a write becomes one that comes after it where threads run backwards. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core.h"
+
+extern char __ehdr_start[], _end[]; /* the image's own constants */
+
+static void *reserve(size_t bytes, int protection)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *base = mmap(NULL, bytes, protection, flags, -1, 0);
+
+    return base == MAP_FAILED ? NULL : base;
+}
+
+static int map_shared(void)
+{
+    core.shared = reserve(SHARED_BYTES, PROT_NONE);
+    core.shared_shadow = reserve(SHARED_BYTES * sizeof(uint32_t), PROT_READ | PROT_WRITE);
+    if (!core.shared || !core.shared_shadow) {
+        return 0;
+    }
+    memset(core.shared_shadow, 0xFF, SHARED_BYTES * sizeof(uint32_t));
+    return !mprotect(core.shared + SHARED_STATIC, SHARED_AREA, PROT_READ | PROT_WRITE) &&
+        !mprotect(core.shared + SHARED_DYNAMIC, SHARED_AREA, PROT_READ | PROT_WRITE);
+}
+
+/* The arrays end at the page that faults, or begin there where threads run backwards. */
+static uint32_t place(uint32_t area, uint32_t bytes)
+{
+    return core.launch->order == 1 ? area : area + SHARED_AREA - (bytes + 127) / 128 * 128;
+}
+
+static void mark(uint32_t offset, uint32_t bytes, int value)
+{
+    memset(core.shared_shadow + offset, value, bytes * sizeof(uint32_t));
+}
+
+static void add_range(uintptr_t base, uintptr_t bytes, uint32_t *shadow, int parameter)
+{
+    if (core.range_count < MAX_RANGES) {
+        core.ranges[core.range_count++] = (struct range){base, bytes, shadow, parameter};
+    }
+}
+
+/* The buffers that the arguments point to: as long as told, else the whole allocation. */
+static void find_ranges(void)
+{
+    const struct emu_launch *launch = core.launch;
+
+    core.range_count = 0;
+    for (uint32_t i = 0; i < launch->kernel->parameter_count; i++) {
+        const struct emu_parameter *parameter = &launch->kernel->parameters[i];
+        uintptr_t pointer;
+        if (!parameter->is_pointer) {
+            continue;
+        }
+        memcpy(&pointer, launch->arguments[i], sizeof pointer);
+        for (size_t k = 0; k < launch->allocation_count; k++) {
+            const struct emu_allocation *a = &launch->allocations[k];
+            uintptr_t offset = pointer - (uintptr_t)a->base;
+            if (offset >= a->bytes) {
+                continue;
+            }
+            if (parameter->extent && parameter->extent <= a->bytes - offset) {
+                uint32_t *shadow = a->shadow ? a->shadow + offset : NULL;
+                add_range(pointer, parameter->extent, shadow, (int)i);
+            } else {
+                add_range((uintptr_t)a->base, a->bytes, a->shadow, (int)i);
+            }
+        }
+    }
+}
+
+int memory_prepare(void)
+{
+    const struct emu_kernel *kernel = core.launch->kernel;
+    static uint32_t static_bytes, dynamic_bytes;
+
+    if (!core.shared && !map_shared()) {
+        return 0;
+    }
+    for (int i = 0; i < MAX_THREADS; i++) {
+        core.threads[i].copy_count = 0;
+    }
+    mark(core.static_offset, static_bytes, 0xFF);
+    mark(core.dynamic_offset, dynamic_bytes, 0xFF);
+    static_bytes = kernel->region_bytes;
+    dynamic_bytes = core.launch->dynamic_bytes;
+    core.static_offset = place(SHARED_STATIC, static_bytes);
+    core.dynamic_offset = place(SHARED_DYNAMIC, dynamic_bytes);
+    mark(core.dynamic_offset, dynamic_bytes, 0);
+    for (uint32_t i = 0; i < kernel->member_count; i++) {
+        mark(core.static_offset + kernel->members[i].offset, kernel->members[i].bytes, 0);
+    }
+    find_ranges();
+    return 1;
+}
+
+/* Shared memory begins as NaN, and what is still in flight from the block before is forgotten. */
+void memory_begin_block(void)
+{
+    const struct emu_kernel *kernel = core.launch->kernel;
+
+    memset(core.shared + core.static_offset, 0xFF, kernel->region_bytes);
+    memset(core.shared + core.dynamic_offset, 0xFF, core.launch->dynamic_bytes);
+    for (uint32_t i = 0; i < core.thread_count; i++) {
+        struct thread *thread = &core.threads[i];
+        for (uint32_t k = 0; k < thread->copy_count; k++) {
+            mark(thread->copies[k].shared, thread->copies[k].bytes, 0);
+        }
+        thread->copy_count = thread->groups = 0;
+    }
+    if (core.stamp < 0xF0000000u) {
+        return;
+    }
+    for (size_t k = 0; k < core.launch->allocation_count; k++) { /* the stamps have run out */
+        const struct emu_allocation *a = &core.launch->allocations[k];
+        if (a->shadow) {
+            memset(a->shadow, 0, a->bytes * sizeof(uint32_t));
+        }
+    }
+    mark(core.dynamic_offset, core.launch->dynamic_bytes, 0);
+    for (uint32_t i = 0; i < kernel->member_count; i++) {
+        mark(core.static_offset + kernel->members[i].offset, kernel->members[i].bytes, 0);
+    }
+    core.stamp = 0;
+    core.launch_stamp = 1;
+}
+
+static inline int within(const struct range *r, uintptr_t address, uint32_t bytes)
+{
+    uintptr_t offset = address - r->base;
+
+    return offset < r->bytes && r->bytes - offset >= bytes;
+}
+
+static const char *verb(int write)
+{
+    return write ? "write" : "read";
+}
+
+/* Whether this thread may see what was written with a stamp, under the rules of its block. */
+static int ordered(uint32_t stamp)
+{
+    const struct thread *thread = core.current;
+
+    return stamp < core.launch_stamp || stamp == thread->stamp ||
+        (stamp >= core.block_stamp && stamp < core.interval_stamp) ||
+        (stamp >= core.warp_stamp && stamp < thread->sync_stamp);
+}
+
+static __attribute__((noinline)) void shared_fault(uint32_t offset, uint32_t bytes, int write)
+{
+    for (uint32_t i = 0; i < bytes; i++) {
+        uint32_t stamp = core.shared_shadow[offset + i];
+        if (stamp == STAMP_GAP) {
+            int dynamic = offset >= SHARED_DYNAMIC - PAGE;
+            uint32_t base = dynamic ? core.dynamic_offset : core.static_offset;
+            fail(EMU_ILLEGAL_ADDRESS, "out of bounds: %s of %u bytes at byte %d of %s shared memory",
+                verb(write), bytes, (int)(offset - base), dynamic ? "dynamic" : "static");
+        }
+        if (stamp == STAMP_IN_FLIGHT) {
+            fail(EMU_LAUNCH_FAILED,
+                "%s of shared memory that cp.async still writes: a wait is missing", verb(write));
+        }
+        if (!ordered(stamp)) {
+            fail(EMU_LAUNCH_FAILED,
+                "race: %s of %u bytes of shared memory that another thread wrote since the last "
+                "barrier", verb(write), bytes);
+        }
+    }
+}
+
+static __attribute__((noinline)) void outside(uintptr_t address, uint32_t bytes, int write)
+{
+    const struct range *nearest = NULL;
+    uintptr_t least = UINTPTR_MAX, constants = (uintptr_t)__ehdr_start;
+
+    if (on_current_stack(address) || address - constants < (uintptr_t)_end - constants) {
+        return;
+    }
+    for (int i = 0; i < core.range_count; i++) {
+        const struct range *r = &core.ranges[i];
+        uintptr_t away = address < r->base ? r->base - address : address - r->base - r->bytes;
+        if (away < least) {
+            least = away;
+            nearest = r;
+        }
+    }
+    if (!nearest) {
+        fail(EMU_ILLEGAL_ADDRESS, "out of bounds: %s of %u bytes at %#zx, in no buffer",
+            verb(write), bytes, (size_t)address);
+    }
+    fail(EMU_ILLEGAL_ADDRESS, "out of bounds: %s of %u bytes at byte %lld of %s, which has %zu",
+        verb(write), bytes, (long long)(address - nearest->base),
+        core.launch->kernel->parameters[nearest->parameter].name, (size_t)nearest->bytes);
+}
+
+static __attribute__((noinline)) void global_fault(
+    const struct range *r, uintptr_t address, uint32_t bytes, int write)
+{
+    for (uint32_t i = 0; i < bytes; i++) {
+        if (!ordered(r->shadow[address - r->base + i])) {
+            fail(EMU_LAUNCH_FAILED,
+                "race: %s of %u bytes at byte %zu of %s that another thread wrote in this launch",
+                verb(write), bytes, (size_t)(address - r->base),
+                core.launch->kernel->parameters[r->parameter].name);
+        }
+    }
+}
+
+static inline void check(uintptr_t address, uint32_t bytes, int write)
+{
+    uintptr_t offset = address - (uintptr_t)core.shared;
+    uint32_t *cells, bad = 0;
+    struct range *r = core.ranges;
+
+    if (offset < SHARED_BYTES - 16) {
+        cells = core.shared_shadow + offset;
+        for (uint32_t i = 0; i < bytes; i++) {
+            bad |= cells[i] >= core.interval_stamp;
+        }
+        if (bad) {
+            shared_fault((uint32_t)offset, bytes, write);
+        }
+    } else {
+        int i = 0;
+        while (i < core.range_count && !within(r, address, bytes)) {
+            i++, r++;
+        }
+        if (i == core.range_count) {
+            outside(address, bytes, write);
+            return;
+        }
+        if (!r->shadow) {
+            return;
+        }
+        cells = r->shadow + (address - r->base);
+        for (uint32_t k = 0; k < bytes; k++) {
+            bad |= cells[k] >= core.launch_stamp;
+        }
+        if (bad) {
+            global_fault(r, address, bytes, write);
+        }
+    }
+    if (write) {
+        uint32_t stamp = core.current->stamp;
+        for (uint32_t i = 0; i < bytes; i++) {
+            cells[i] = stamp;
+        }
+    }
+}
+
+void check_access(uintptr_t address, uint32_t bytes, int write)
+{
+    for (; bytes > 16; bytes -= 16, address += 16) {
+        check(address, 16, write);
+    }
+    check(address, bytes, write);
+}
+
+unsigned char *shared_pointer(uint32_t address, uint32_t bytes, const char *what)
+{
+    if (address > SHARED_BYTES - bytes || address < SHARED_STATIC) {
+        fail(EMU_ILLEGAL_ADDRESS, "%s: its address is not in shared memory", what);
+    }
+    if (address % bytes) {
+        fail(EMU_MISALIGNED_ADDRESS, "%s: its address is not a multiple of %u", what, bytes);
+    }
+    return core.shared + address;
+}
+
+uint32_t emu_shared_address(const void *pointer)
+{
+    uintptr_t offset = (uintptr_t)pointer - (uintptr_t)core.shared;
+
+    return offset < SHARED_BYTES ? (uint32_t)offset : UINT32_MAX;
+}
+
+static void append(struct thread *thread, struct copy copy)
+{
+    if (thread->copy_count == thread->copy_capacity) {
+        uint32_t capacity = thread->copy_capacity ? 2 * thread->copy_capacity : 16;
+        struct copy *grown = realloc(thread->copies, capacity * sizeof copy);
+        if (!grown) {
+            fail(EMU_LAUNCH_FAILED, "no memory for copies by cp.async");
+        }
+        thread->copies = grown;
+        thread->copy_capacity = capacity;
+    }
+    thread->copies[thread->copy_count++] = copy;
+}
+
+/* Until it is waited for, the destination is NaN and may not be touched. */
+void emu_copy_async(
+    uint32_t shared, const void *global, uint32_t bytes, uint32_t source_bytes, int line)
+{
+    struct thread *thread = core.current;
+    unsigned char *destination = shared_pointer(shared, bytes, "cp.async");
+
+    thread->line = line;
+    if ((uintptr_t)global % bytes) {
+        fail(EMU_MISALIGNED_ADDRESS, "cp.async: its source is not a multiple of %u", bytes);
+    }
+    if (source_bytes > bytes) {
+        fail(EMU_LAUNCH_FAILED, "cp.async reads %u bytes of %u", source_bytes, bytes);
+    }
+    if (source_bytes) {
+        check_access((uintptr_t)global, source_bytes, 0);
+    }
+    check_access((uintptr_t)destination, bytes, 1);
+    memset(destination, 0xFF, bytes);
+    for (uint32_t i = 0; i < bytes; i++) {
+        core.shared_shadow[shared + i] = STAMP_IN_FLIGHT;
+    }
+    append(thread, (struct copy){shared, bytes, source_bytes, thread->groups, global});
+}
+
+/* Let the copies of all groups up to one arrive. */
+void copies_finish(struct thread *thread, uint32_t end_group)
+{
+    uint32_t left = 0;
+
+    for (uint32_t i = 0; i < thread->copy_count; i++) {
+        struct copy copy = thread->copies[i];
+        if (copy.group >= end_group) {
+            thread->copies[left++] = copy;
+            continue;
+        }
+        memcpy(core.shared + copy.shared, copy.global, copy.source_bytes);
+        memset(core.shared + copy.shared + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
+        for (uint32_t k = 0; k < copy.bytes; k++) {
+            core.shared_shadow[copy.shared + k] = thread->stamp;
+        }
+    }
+    thread->copy_count = left;
+}
+
+void emu_copy_commit(void)
+{
+    core.current->groups++;
+}
+
+void emu_copy_wait(uint32_t groups_left)
+{
+    uint32_t groups = core.current->groups;
+
+    copies_finish(core.current, groups > groups_left ? groups - groups_left : 0);
+}
+
+void emu_copy_wait_all(void)
+{
+    copies_finish(core.current, ++core.current->groups);
+}
+
+/* Atomic operations race with nothing, but must lie inside a buffer. */
+static void check_atomic(const void *address)
+{
+    uintptr_t a = (uintptr_t)address, offset = a - (uintptr_t)core.shared;
+
+    if (a % 4) {
+        fail(EMU_MISALIGNED_ADDRESS, "an atomic operation's address is not a multiple of 4");
+    }
+    if (offset < SHARED_BYTES - 16) {
+        if (core.shared_shadow[offset] >= STAMP_IN_FLIGHT) {
+            shared_fault((uint32_t)offset, 4, 1);
+        }
+        return;
+    }
+    for (int i = 0; i < core.range_count; i++) {
+        if (within(&core.ranges[i], a, 4)) {
+            return;
+        }
+    }
+    outside(a, 4, 1);
+}
+
+float emu_atomic_add_float(float *address, float value)
+{
+    check_atomic(address);
+    float before = *address;
+    *address = before + value;
+    return before;
+}
+
+uint32_t emu_atomic_add(uint32_t *address, uint32_t value)
+{
+    check_atomic(address);
+    uint32_t before = *address;
+    *address = before + value;
+    return before;
+}
+
+uint32_t emu_atomic_max(int32_t *address, int32_t value)
+{
+    check_atomic(address);
+    int32_t before = *address;
+    *address = before > value ? before : value;
+    return (uint32_t)before;
+}
+
+/* What the compiler calls before every access of a kernel. */
+void __tsan_init(void) {}
+
+static __attribute__((noinline)) void misaligned(uint32_t bytes, int write)
+{
+    fail(EMU_MISALIGNED_ADDRESS, "%s of %u bytes at an address that is not a multiple of it",
+        verb(write), bytes);
+}
+
+#define ACCESS(bytes)                                   \
+    void __tsan_read##bytes(void *address);             \
+    void __tsan_read##bytes(void *address)              \
+    {                                                   \
+        if ((uintptr_t)address % bytes) {               \
+            misaligned(bytes, 0);                       \
+        }                                               \
+        check((uintptr_t)address, bytes, 0);            \
+    }                                                   \
+    void __tsan_write##bytes(void *address);            \
+    void __tsan_write##bytes(void *address)             \
+    {                                                   \
+        if ((uintptr_t)address % bytes) {               \
+            misaligned(bytes, 1);                       \
+        }                                               \
+        check((uintptr_t)address, bytes, 1);            \
+    }                                                   \
+    void __tsan_unaligned_read##bytes(void *address);   \
+    void __tsan_unaligned_read##bytes(void *address)    \
+    {                                                   \
+        check((uintptr_t)address, bytes, 0);            \
+    }                                                   \
+    void __tsan_unaligned_write##bytes(void *address);  \
+    void __tsan_unaligned_write##bytes(void *address)   \
+    {                                                   \
+        check((uintptr_t)address, bytes, 1);            \
+    }
+ACCESS(1)
+ACCESS(2)
+ACCESS(4)
+ACCESS(8)
+ACCESS(16)
+
+void *__tsan_memcpy(void *to, const void *from, size_t bytes);
+void *__tsan_memcpy(void *to, const void *from, size_t bytes)
+{
+    check_access((uintptr_t)from, (uint32_t)bytes, 0);
+    check_access((uintptr_t)to, (uint32_t)bytes, 1);
+    return memcpy(to, from, bytes);
+}
+
+void *__tsan_memmove(void *to, const void *from, size_t bytes);
+void *__tsan_memmove(void *to, const void *from, size_t bytes)
+{
+    check_access((uintptr_t)from, (uint32_t)bytes, 0);
+    check_access((uintptr_t)to, (uint32_t)bytes, 1);
+    return memmove(to, from, bytes);
+}
+
+void *__tsan_memset(void *to, int value, size_t bytes);
+void *__tsan_memset(void *to, int value, size_t bytes)
+{
+    check_access((uintptr_t)to, (uint32_t)bytes, 1);
+    return memset(to, value, bytes);
+}

@@ -1,0 +1,186 @@
+"""Launch emulated kernels on NumPy arrays, through the emulated driver."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmconv.cuda_emulator.build import driver
+from tvmconv.errors import VerificationError
+
+Array = npt.NDArray[Any]
+_DYNAMIC_SHARED = 8
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel.
+
+    Attributes
+    ----------
+    kernel : str
+    grid, block : tuple of int
+        Up to three extents each.
+    arguments : sequence of arrays and NumPy scalars
+        Arrays are copied to the device before the first launch and back after the last one; the
+        same array is the same buffer.
+    shared_bytes : int
+        Dynamic shared memory.
+    """
+
+    kernel: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    arguments: Sequence[Any]
+    shared_bytes: int = 0
+
+
+def configure(*, sm: int = 0, order: int = -1) -> None:
+    """Choose the emulated device and the order of threads, for this process.
+
+    Parameters
+    ----------
+    sm : int
+        Compute capability, 10·major + minor; 0: ``TVMCONV_EMULATOR_SM`` of the environment, or 80.
+    order : int
+        0: blocks and the threads of a block run forwards; 1: backwards; more: shuffled by this
+        seed; −1: ``TVMCONV_EMULATOR_ORDER`` of the environment, or forwards.
+    """
+    _library().tvmconv_emulator_configure(sm, order)
+
+
+def run(image: bytes, launches: Sequence[Launch]) -> None:
+    """Run kernels of an image one after the other; arrays among the arguments change in place.
+
+    Parameters
+    ----------
+    image : bytes
+        Of :func:`tvmconv.cuda_emulator.host_image`.
+    launches : sequence of Launch
+
+    Raises
+    ------
+    VerificationError
+        What the driver refuses or a kernel does wrong: the code, the kernel, block and thread.
+    """
+    library = _library()
+    library.call("cuInit", 0)
+    context, popped, module = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+    library.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
+    try:
+        library.call("cuCtxPushCurrent_v2", context)
+        try:
+            library.call("cuModuleLoadData", ctypes.byref(module), image)
+            try:
+                _run_all(library, module, launches)
+            finally:
+                library.cuModuleUnload(module)
+        finally:
+            library.cuCtxPopCurrent_v2(ctypes.byref(popped))
+    finally:
+        library.cuDevicePrimaryCtxRelease_v2(0)
+
+
+def run_both_ways(image: bytes, launches: Sequence[Launch]) -> None:
+    """Run with threads and blocks forwards, then backwards, and compare all arrays.
+
+    A race between two threads is seen by the checks in one of the two orders; where an image has
+    no checks, its outputs differ.
+
+    Raises
+    ------
+    VerificationError
+        As :func:`run`, or the outputs differ.
+    """
+    arrays = _arrays(launches)
+    before = [array.copy() for array in arrays]
+    configure(order=1)
+    try:
+        run(image, launches)
+        backwards = [array.copy() for array in arrays]
+        for array, values in zip(arrays, before, strict=True):
+            array[...] = values
+        configure(order=0)
+        run(image, launches)
+    finally:
+        configure()
+    for i, (array, other) in enumerate(zip(arrays, backwards, strict=True)):
+        if array.tobytes() != other.tobytes():
+            count = int(np.count_nonzero(array != other))
+            raise VerificationError(
+                f"kernel {launches[-1].kernel}: {count} elements of array {i} depend on the order "
+                "of threads"
+            )
+
+
+def _arrays(launches: Sequence[Launch]) -> list[Array]:
+    """Each array among the arguments once."""
+    found = {id(a): a for l in launches for a in l.arguments if isinstance(a, np.ndarray) and a.ndim}
+    return list(found.values())
+
+
+def _run_all(library: _Driver, module: ctypes.c_void_p, launches: Sequence[Launch]) -> None:
+    buffers: dict[int, ctypes.c_uint64] = {}
+    try:
+        for array in _arrays(launches):
+            if not array.flags.c_contiguous:
+                raise ValueError("an argument is not contiguous")
+            address = ctypes.c_uint64()
+            library.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(array.nbytes))
+            buffers[id(array)] = address
+            _copy(library, address.value, array.ctypes.data, array.nbytes)
+        for launch in launches:
+            _launch(library, module, launch, buffers)
+        library.call("cuStreamSynchronize", None)
+        for array in _arrays(launches):
+            _copy(library, array.ctypes.data, buffers[id(array)].value, array.nbytes)
+    finally:
+        for address in buffers.values():
+            library.cuMemFree_v2(address)
+
+
+def _copy(library: _Driver, to: int, source: int, size: int) -> None:
+    library.call(
+        "cuMemcpyAsync", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size), None
+    )
+
+
+def _launch(
+    library: _Driver, module: ctypes.c_void_p, launch: Launch, buffers: dict[int, ctypes.c_uint64]
+) -> None:
+    function = ctypes.c_void_p()
+    library.call(
+        "cuModuleGetFunction", ctypes.byref(function), module, launch.kernel.encode()
+    )
+    if launch.shared_bytes:
+        library.call("cuFuncSetAttribute", function, _DYNAMIC_SHARED, launch.shared_bytes)
+    values = [
+        buffers[id(a)] if id(a) in buffers else ctypes.create_string_buffer(a.tobytes())
+        for a in launch.arguments
+    ]
+    pointers = [ctypes.addressof(value) for value in values]
+    parameters = (ctypes.c_void_p * (len(values) + 1))(*pointers)
+    extents = [*launch.grid, 1, 1][:3] + [*launch.block, 1, 1][:3]
+    library.call("cuLaunchKernel", function, *extents, launch.shared_bytes, None, parameters, None)
+
+
+class _Driver(ctypes.CDLL):
+    """The emulated driver, whose calls raise what they return."""
+
+    def call(self, name: str, *arguments: Any) -> None:
+        code = getattr(self, name)(*arguments)
+        if code:
+            text = ctypes.c_char_p()
+            self.cuGetErrorName(code, ctypes.byref(text))
+            raise VerificationError((text.value or b"%d" % code).decode(errors="replace"))
+
+
+@functools.cache
+def _library() -> _Driver:
+    return _Driver(str(driver()))
