@@ -121,7 +121,9 @@ def run_both_ways(image: bytes, launches: Sequence[Launch]) -> None:
 
 def _arrays(launches: Sequence[Launch]) -> list[Array]:
     """Each array among the arguments once."""
-    found = {id(a): a for l in launches for a in l.arguments if isinstance(a, np.ndarray) and a.ndim}
+    found = {
+        id(a): a for l in launches for a in l.arguments if isinstance(a, np.ndarray) and a.ndim
+    }
     return list(found.values())
 
 
@@ -155,9 +157,7 @@ def _launch(
     library: _Driver, module: ctypes.c_void_p, launch: Launch, buffers: dict[int, ctypes.c_uint64]
 ) -> None:
     function = ctypes.c_void_p()
-    library.call(
-        "cuModuleGetFunction", ctypes.byref(function), module, launch.kernel.encode()
-    )
+    library.call("cuModuleGetFunction", ctypes.byref(function), module, launch.kernel.encode())
     if launch.shared_bytes:
         library.call("cuFuncSetAttribute", function, _DYNAMIC_SHARED, launch.shared_bytes)
     values = [

@@ -177,7 +177,11 @@ def _shared_arrays(kernel: str, body: str) -> tuple[str, tuple[str, ...], str]:
 def _replace_asm(source: str) -> Iterator[str]:
     at = 0
     for match in _ASM.finditer(source):
-        if source[source.rfind("\n", 0, match.start()) + 1 : match.start()].lstrip().startswith("#"):
+        if (
+            source[source.rfind("\n", 0, match.start()) + 1 : match.start()]
+            .lstrip()
+            .startswith("#")
+        ):
             continue  # a macro's name
         end = _matching(source, match.end() - 1, "()")
         line = source[: match.start()].count("\n") + 1
@@ -223,7 +227,7 @@ def _table(kernels: Sequence[Kernel], extents: Mapping[str, Sequence[int]]) -> s
         sizes = " + ".join(f"sizeof((({shared} *)0)->{m})" for m in kernel.members) or "0"
         region = f"sizeof({shared})" if kernel.members else "0"
         lines += [
-            f"static_assert({entry}::parameter_count == {count}, \"parameters of {name}\");",
+            f'static_assert({entry}::parameter_count == {count}, "parameters of {name}");',
             f"static const emu_parameter emu_parameters_{name}[] = {{{parameters or '{}'}}};",
             f"static const emu_member emu_members_{name}[] = {{{members or '{}'}}};",
         ]

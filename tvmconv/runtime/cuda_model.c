@@ -96,11 +96,11 @@ static int choose_device(tvmconv_model *model) {
   for (int i = 0; i < count; i++) {
     TRY(cuda->cuDeviceGet(&model->device, i), TVMCONV_NO_DEVICE, "cannot open a CUDA device");
     int sm = capability(cuda, model->device);
-    for (int k = 0; k < plan->image_count; k++)
-      if (fits(&plan->images[k], sm)) {
-        TRY(cuda->cuDeviceGetName(model->name, NAME_BYTES, model->device), TVMCONV_NO_DEVICE, "a CUDA device's name");
-        return 0;
-      }
+    int found = !plan->image_count; /* nothing to launch */
+    for (int k = 0; k < plan->image_count && !found; k++) found = fits(&plan->images[k], sm);
+    if (!found) continue;
+    TRY(cuda->cuDeviceGetName(model->name, NAME_BYTES, model->device), TVMCONV_NO_DEVICE, "a CUDA device's name");
+    return 0;
   }
   return no_code(cuda, count);
 }
@@ -113,6 +113,7 @@ static int is_refusal(CUresult result) {
 
 static int load_module(tvmconv_model *model) {
   const int sm = capability(model->cuda, model->device);
+  if (!plan->image_count) return 0;
   char *tried = calloc((size_t)plan->image_count, 1);
   if (!tried) return tvmconv_fail(TVMCONV_NO_MEMORY, "no memory for a list");
   CUresult result = CUDA_ERROR_NO_BINARY_FOR_GPU;

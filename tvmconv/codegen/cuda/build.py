@@ -52,8 +52,9 @@ class Image:
     compiler: str
 
 
-#: ``builder(source, target)``: the images of CUDA C++ for a target.
-ImageBuilder: TypeAlias = Callable[[str, Target], Sequence[Image]]
+#: ``builder(source, target, extents)``: the images of CUDA C++ for a target. ``extents`` has, by
+#: function, the bytes of the buffer behind each parameter.
+ImageBuilder: TypeAlias = Callable[[str, Target, Mapping[str, Sequence[int]]], Sequence[Image]]
 
 
 def image_builder(target: Target, nvcc: Path | None = None) -> ImageBuilder:
@@ -64,17 +65,22 @@ def image_builder(target: Target, nvcc: Path | None = None) -> ImageBuilder:
     EnvironmentError_
         There is no such compiler, or it does not know one of the target's capabilities.
     """
+    device = target.gpu
     using = compiler(nvcc)
     known = using.capabilities()
-    for sm in (target.gpu.sm, *target.gpu.cubins):
+    for sm in (device.sm, *device.cubins):
         if sm not in known:
             names = ", ".join(f"sm_{number}" for number in known)
             raise EnvironmentError_(f"{target.name}: {using.name} knows no sm_{sm}, only {names}")
     return partial(compiled_images, using=using)
 
 
-def compiled_images(source: str, target: Target, *, using: Compiler) -> list[Image]:
+def compiled_images(
+    source: str, target: Target, extents: Mapping[str, Sequence[int]], *, using: Compiler
+) -> list[Image]:
     """Compile CUDA C++ for all capabilities of a target, at once.
+
+    ``extents`` is for other builders.
 
     Raises
     ------
@@ -145,7 +151,7 @@ def write_cuda_artifact(
         raise InputError(f"{target.name}: a file for TVM's runtime can be made for CPUs only")
     device = device_plan(plan, kernels)
     source = network_source(device, kernels)
-    made = list(images(source, target)) if source else []
+    made = list(images(source, target, device.extents())) if source else []
     for image in made:
         launches = [placed.launch for placed in device.launches]
         check_launches(launches, image.usage, target.gpu, image.sm, output.name)

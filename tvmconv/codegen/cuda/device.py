@@ -36,12 +36,13 @@ class Operand:
     ----------
     parameter : int
         Which parameter of the kernel; -1 for scratch.
-    offset : int
-        Bytes from the start of the kernel's scratch.
+    offset, nbytes : int
+        Of scratch: bytes from the start of the kernel's, and the buffer's size.
     """
 
     parameter: int = -1
     offset: int = 0
+    nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,9 @@ def _launches(host: TVMObject) -> tuple[tuple[Launch, ...], int]:
     used = 0
     for stmt in _statements(host.body):
         if isinstance(stmt, tirx.AllocBuffer):
-            places.append((stmt.buffer, Operand(offset=used)))
             shape = [int(extent) for extent in stmt.buffer.ty.shape]
             nbytes = math.prod(shape) * itemsize(str(stmt.buffer.ty.dtype))
+            places.append((stmt.buffer, Operand(offset=used, nbytes=nbytes)))
             used += -(-nbytes // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
         elif isinstance(stmt, tirx.Evaluate) and isinstance(stmt.value, tvm.ir.Call):
             launches.append(_launch(stmt.value, places))

@@ -23,10 +23,11 @@ IMAGES_SYMBOL = "tvmconv_images"
 
 @dataclass(frozen=True)
 class Address:
-    """A place in device memory: ``space`` is "arena" or "weights"."""
+    """A buffer in device memory: ``space`` is "arena" or "weights"."""
 
     space: str
     offset: int
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class DevicePlan:
     output_offsets: tuple[int, ...]
     arena_bytes: int
 
+    def extents(self) -> dict[str, tuple[int, ...]]:
+        """By function, the bytes of the buffer behind each parameter."""
+        return {p.launch.function: tuple(a.nbytes for a in p.addresses) for p in self.launches}
+
 
 def device_plan(plan: Plan, kernels: Mapping[str, DeviceKernel]) -> DevicePlan:
     """Place inputs, outputs and scratch, and list all launches.
@@ -83,13 +88,13 @@ def device_plan(plan: Plan, kernels: Mapping[str, DeviceKernel]) -> DevicePlan:
 
     def address(tensor: TensorArgument | BlockedTensor) -> Address:
         if tensor.space == "weights":
-            return Address("weights", tensor.offset)
+            return Address("weights", tensor.offset, tensor.nbytes)
         index = tensor.index if isinstance(tensor, TensorArgument) else 0
-        return Address("arena", bases[tensor.space, index] + tensor.offset)
+        return Address("arena", bases[tensor.space, index] + tensor.offset, tensor.nbytes)
 
     def operand_address(operand: Operand, given: Sequence[Address]) -> Address:
         if operand.parameter < 0:
-            return Address("arena", scratch + operand.offset)
+            return Address("arena", scratch + operand.offset, operand.nbytes)
         return given[operand.parameter]
 
     launches: list[PlacedLaunch] = []
@@ -148,7 +153,7 @@ def cuda_plan_source(device: DevicePlan, images: Sequence[ImagePlace], weight_by
     lines += _offsets("output_offsets", device.output_offsets)
     lines += ["static const tvmconv_image images[] = {"]
     lines += [f"  {{{i.sm}, {int(i.is_ptx)}, {IMAGES_SYMBOL} + {i.offset}u}}," for i in images]
-    lines += ["};"]
+    lines += ["  {0, 0, NULL},", "};"]
     functions = _functions(device.launches)
     lines += ["static const tvmconv_function functions[] = {"]
     lines += [f"  {{{c_string(name)}, {most}u}}," for name, most in functions.items()]
