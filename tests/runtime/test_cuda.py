@@ -251,7 +251,7 @@ def test_failures_to_start(
 
 def test_no_device(fake: Fake, write: Write) -> None:
     fake.devices()
-    with pytest.raises(EnvironmentError_, match="no CUDA device$"):
+    with pytest.raises(EnvironmentError_, match=r"no CUDA device$"):
         load(write())
 
 
@@ -276,7 +276,7 @@ def test_failures_to_run(fake: Fake, write: Write, name: str, message: str) -> N
 def test_failures_to_profile(fake: Fake, write: Write, name: str) -> None:
     with load(write()) as module:
         fake.fail(name, 1, 700)
-        with pytest.raises(TvmconvError, match="cannot run: cannot .*CUDA_ERROR_700"):
+        with pytest.raises(TvmconvError, match=r"cannot run: cannot .*CUDA_ERROR_700"):
             module.profile(X)
 
 
