@@ -50,6 +50,7 @@ struct emu_words emu_mma(
     enum emu_mma_kind kind, const uint32_t *a, const uint32_t *b, const uint32_t *c, int line);
 
 uint32_t emu_shared_address(const void *pointer);
+void *emu_shared_pointer(uint32_t shared, uint32_t bytes);
 void emu_copy_async(
     uint32_t shared, const void *global, uint32_t bytes, uint32_t source_bytes, int line);
 void emu_copy_commit(void);

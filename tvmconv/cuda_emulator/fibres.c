@@ -88,6 +88,14 @@ int fibres_ready(void)
     return 1;
 }
 
+/* When the image is unloaded. */
+static __attribute__((destructor)) void release(void)
+{
+    if (fibres[0].stack) {
+        munmap(fibres[0].stack - GUARD, MAX_THREADS * (size_t)(STACK + GUARD) + GUARD);
+    }
+}
+
 void fibres_abandon(void)
 {
     for (free_count = 0; free_count < MAX_THREADS; free_count++) {

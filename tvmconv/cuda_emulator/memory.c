@@ -34,6 +34,18 @@ static int map_shared(void)
         !mprotect(core.shared + SHARED_DYNAMIC, SHARED_AREA, PROT_READ | PROT_WRITE);
 }
 
+/* When the image is unloaded. */
+static __attribute__((destructor)) void release(void)
+{
+    for (int i = 0; i < MAX_THREADS; i++) {
+        free(core.threads[i].copies);
+    }
+    if (core.shared) {
+        munmap(core.shared, SHARED_BYTES);
+        munmap(core.shared_shadow, SHARED_BYTES * sizeof(uint32_t));
+    }
+}
+
 /* The arrays end at the page that faults, or begin there where threads run backwards. */
 static uint32_t place(uint32_t area, uint32_t bytes)
 {
@@ -171,7 +183,8 @@ static __attribute__((noinline)) void shared_fault(uint32_t offset, uint32_t byt
         }
         if (stamp == STAMP_IN_FLIGHT) {
             fail(EMU_LAUNCH_FAILED,
-                "%s of shared memory that cp.async still writes: a wait is missing", verb(write));
+                "%s of shared memory that cp.async still writes: a wait or a barrier is missing",
+                verb(write));
         }
         if (!ordered(stamp)) {
             fail(EMU_LAUNCH_FAILED,
@@ -278,6 +291,11 @@ unsigned char *shared_pointer(uint32_t address, uint32_t bytes, const char *what
         fail(EMU_MISALIGNED_ADDRESS, "%s: its address is not a multiple of %u", what, bytes);
     }
     return core.shared + address;
+}
+
+void *emu_shared_pointer(uint32_t shared, uint32_t bytes)
+{
+    return shared_pointer(shared, bytes, "st.shared");
 }
 
 uint32_t emu_shared_address(const void *pointer)

@@ -33,7 +33,7 @@ def _mma(function: str, kind: str) -> Callable[[re.Match[str], Sequence[str], in
 
 
 def _assign(template: str) -> Callable[[re.Match[str], Sequence[str], int], str]:
-    """A plain statement, with operands ``{0}`` …"""
+    """A plain statement; ``{0}`` and so on stand for its operands."""
 
     def call(match: re.Match[str], operands: Sequence[str], line: int) -> str:
         return template.format(*operands, **match.groupdict())
@@ -95,6 +95,8 @@ _KNOWN = (
     (r"mov\.[bu](?:32|64)|mov\.s32", _assign("{0} = ({1})")),
     (r"setp\.(?P<op>ne|eq|lt|le|gt|ge)\.[bsu]32", _set_predicate),
     (r"ld\.global(?:\.nc)?(?:\.L2::\d+B)?\.(?P<type>f32|b32|u32|s32)", _load),
+    (r"st\.shared(?:\.v[24])?\.[bus]32",
+     lambda match, operands, line: f"emu::ptx::st_shared({', '.join(operands)})"),
     (r"dp4a\.[su]32\.[su]32", _assign("{0} = __dp4a({1}, {2}, {3})")),
     (r"prefetch\.global\.L[12]", _assign("(void)({0})")),
     (r"bar\.sync|barrier\.sync(?:\.aligned)?", _barrier),

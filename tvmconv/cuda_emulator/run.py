@@ -122,7 +122,7 @@ def run_both_ways(image: bytes, launches: Sequence[Launch]) -> None:
 def _arrays(launches: Sequence[Launch]) -> list[Array]:
     """Each array among the arguments once."""
     found = {
-        id(a): a for l in launches for a in l.arguments if isinstance(a, np.ndarray) and a.ndim
+        id(a): a for one in launches for a in one.arguments if isinstance(a, np.ndarray) and a.ndim
     }
     return list(found.values())
 

@@ -60,6 +60,13 @@ static inline void cp_async(int line, uint32_t to, const void* from, int bytes) 
 static inline void cp_async(int line, uint32_t to, const void* from, int bytes, int source_bytes) {
     emu_copy_async(to, from, (uint32_t)bytes, (uint32_t)source_bytes, line);
 }
+template <class... T>
+static inline void st_shared(uint32_t to, T... from) {
+    const uint32_t words[] = {word(from)...};
+    uint32_t* destination = (uint32_t*)emu_shared_pointer(to, sizeof words);
+    for (unsigned i = 0; i < sizeof...(from); i++)
+        destination[i] = words[i];
+}
 static inline const void* pointer(const void* address) { return address; }
 static inline const void* pointer(unsigned long address) { return (const void*)address; }
 static inline const void* pointer(unsigned long long address) { return (const void*)address; }
