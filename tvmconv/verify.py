@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -111,6 +112,7 @@ def verify(
     log: Logs = None,
     tuned: bool = True,
     exact: bool = False,
+    emulate: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -128,6 +130,9 @@ def verify(
         If an output is wrong, find the first node whose output is.
     threads, batch, params, log, tuned, exact
         As for :func:`tvmconv.compile`.
+    emulate : bool
+        For a GPU target: run its kernels on this machine's CPU, and check each access to memory
+        and each barrier.
     seed : int
         Of the inputs, and of a problem's weights if ``params`` leaves them out.
 
@@ -135,15 +140,36 @@ def verify(
     ------
     InputError
         The model cannot be compiled.
+    VerificationError
+        A kernel that is emulated reads or writes where it must not, or its threads race.
     """
     from tvmconv.compiler import compile
-    from tvmconv.frontend import is_problem_text
 
     machine = load_target(target)
-    build = partial(
+    build: Build = partial(
         compile, target=machine, threads=threads, log=log, tuned=tuned, exact=exact,
         progress=progress,
     )  # fmt: skip
+    emulated: AbstractContextManager[None] = nullcontext()
+    if emulate:
+        from tvmconv.cuda_emulator.emulation import emulated_build, emulation
+
+        emulated, build = emulation(machine), emulated_build(build, machine)
+    with emulated:
+        return _verify(model, machine, build, params, batch, seed, bisect)
+
+
+def _verify(
+    model: Any,
+    machine: Target,
+    build: Build,
+    params: Any,
+    batch: int | None,
+    seed: int,
+    bisect: bool,
+) -> VerifyReport:
+    from tvmconv.frontend import is_problem_text
+
     if isinstance(model, str) and is_problem_text(model):
         if batch is not None or bisect:
             raise InputError(f"{model}: batch and bisect are for models, not for problems")

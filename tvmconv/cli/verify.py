@@ -27,6 +27,7 @@ from tvmconv.target import load_target
 @click.argument("model", metavar="MODEL.onnx|PROBLEM")
 @target_option
 @click.option("--bisect", is_flag=True, help="Name the first node whose output is wrong.")
+@click.option("--emulate", is_flag=True, help="Run a GPU's kernels on this CPU, with checks.")
 @threads_option
 @log_option
 @untuned_option
@@ -39,6 +40,7 @@ def command(
     model: str,
     target: str,
     bisect: bool,
+    emulate: bool,
     threads: int | None,
     log: tuple[Path, ...],
     untuned: bool,
@@ -57,6 +59,7 @@ def command(
             source,
             target=machine,
             bisect=bisect,
+            emulate=emulate,
             threads=threads,
             log=log,
             tuned=not untuned,
