@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tvmconv.codegen.cuda.build import Image
 from tvmconv.compiler import compile
-from tvmconv.cuda_emulator import driver, host_image
+from tvmconv.cuda_emulator.emulation import emulated_images, emulation, on_this_host
 from tvmconv.runtime.loader import Module
-from tvmconv.target import Target, load_target
-
-
-def images(source: str, target: Target, extents: Mapping[str, Sequence[int]]) -> list[Image]:
-    code = host_image(source, extents=extents, sm=target.gpu.sm)
-    return [Image(0, "emulated", code, {}, "zig")]
+from tvmconv.target import load_target
 
 
 @pytest.fixture
-def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+def on_gpu() -> Iterator[Any]:
     """Compile for an emulated GPU: ``on_gpu(model)`` is a module."""
-    monkeypatch.setenv("TVMCONV_CUDA_DRIVER", str(driver()))
+    target = on_this_host(load_target("a100"))
 
-    def make(model: Any, name: str = "a100", **options: Any) -> Module:
-        return compile(model, load_target(name), tuned=False, images=images, **options)
+    def make(model: Any, **options: Any) -> Module:
+        return compile(model, target, tuned=False, images=emulated_images, **options)
 
-    return make
+    with emulation(target):
+        yield make
