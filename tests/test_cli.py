@@ -66,7 +66,7 @@ def test_version(tvmconv: Callable[..., Any]) -> None:
         (("compile", PROBLEM, "-o", "x.so", "--threads", "9999"), 2, "'--threads': 9999 is not"),
         (("compile", PROBLEM, "-o", "x.so", "--batch", "-1"), 2, "'--batch': -1 is not in the"),
         (("compile", PROBLEM, "-o", "x.so", "--format", "exe"), 2, "'exe' is not one of 'shared'"),
-        (("compile", PROBLEM, "-o", "x.so", "--dump", "cuda"), 2, "'cuda' is not one of 'asm'"),
+        (("compile", PROBLEM, "-o", "x.so", "--dump", "sass"), 2, "'sass' is not one of 'asm'"),
         (("compile", PROBLEM, "-o", "x.so", "--params", "nosuch"), 2, "'nosuch' does not exist"),
         (("verify", "nosuch.onnx"), 2, "tvmconv: nosuch.onnx: no such file"),
         (("bench",), 2, "tvmconv bench: Missing argument"),
@@ -195,6 +195,7 @@ def test_compile_hands_over_its_options(
         "tuned": False,
         "exact": True,
         "progress": None,
+        "images": None,
     }
 
 
