@@ -232,7 +232,8 @@ static __attribute__((noinline)) void global_fault(
     }
 }
 
-static inline void check(uintptr_t address, uint32_t bytes, int write)
+static inline __attribute__((always_inline)) void check(
+    uintptr_t address, uint32_t bytes, int write)
 {
     uintptr_t offset = address - (uintptr_t)core.shared;
     uint32_t *cells, bad = 0;

@@ -1,0 +1,120 @@
+"""`tvmconv verify --emulate`: models for GPUs on the CPU, and mistakes planted in their kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import tvmconv
+from tests.conftest import Result
+from tvmconv.codegen.cuda.build import Image
+from tvmconv.cuda_emulator import emulation
+from tvmconv.errors import InputError, VerificationError
+from tvmconv.target import Target, load_target
+
+PROBLEM = "conv2d:1x20x9x9:24x3x3:padding=1:bias=true:activation=relu"
+#: A sum over threads of a block, in whatever way it is scheduled.
+ROWS = "global_avg_pool2d:1x40x13x13"
+
+
+def small_network() -> onnx.ModelProto:
+    """Two convolutions, a pool and a head, of 12 x 12 pixels."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["c", "w1"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["y"]),
+    ]
+    tensors = [("w0", (20, 3, 3, 3)), ("w1", (7, 20, 1, 1))]
+    weights = [
+        helper.make_tensor(name, TensorProto.FLOAT, shape, [0.1 * (i % 7 - 3) for i in range(size)])
+        for name, shape in tensors
+        if (size := shape[0] * shape[1] * shape[2] * shape[3])
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 12, 12))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 7, 1, 1))
+    graph = helper.make_graph(nodes, "small", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+@pytest.mark.parametrize("target", ["cuda-sm75", "cuda-sm80", "jetson-orin", "h100"])
+def test_problem(target: str) -> None:
+    """On this machine, whatever host the device has."""
+    assert tvmconv.verify(PROBLEM, target=target, emulate=True).ok
+
+
+def test_network() -> None:
+    report = tvmconv.verify(small_network(), target="cuda-sm80", emulate=True)
+    assert report.ok
+    assert [check.shape for check in report.outputs] == [(1, 7, 1, 1)]
+
+
+def test_command(tvmconv: Callable[..., Result]) -> None:
+    result = tvmconv("verify", PROBLEM, "--target", "cuda-sm80", "--emulate", "--json")
+    assert (result.code, result.err) == (0, "")
+    assert json.loads(result.out)["ok"]
+
+
+def test_only_gpus_are_emulated(tvmconv: Callable[..., Result]) -> None:
+    result = tvmconv("verify", PROBLEM, "--target", "x86-64-v3", "--emulate")
+    assert result.code == 2
+    assert result.err == "tvmconv: x86-64-v3: only kernels for GPUs are emulated\n"
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> None:
+    """Change the CUDA source of what is compiled."""
+    right = emulation.emulated_images
+
+    def wrong(source: str, target: Target, extents: Mapping[str, Sequence[int]]) -> list[Image]:
+        changed = change(source)
+        assert changed != source
+        return right(changed, target, extents)
+
+    monkeypatch.setattr(emulation, "emulated_images", wrong)
+
+
+def test_planted_overrun(monkeypatch: pytest.MonkeyPatch, tvmconv: Callable[..., Result]) -> None:
+    """All threads read their index a million elements further on."""
+    plant(monkeypatch, lambda s: s.replace("(int)blockIdx.x", "(1000000 + (int)blockIdx.x)"))
+    result = tvmconv("verify", PROBLEM, "--target", "cuda-sm80", "--emulate")
+    assert result.code == 1
+    assert re.fullmatch(
+        r"tvmconv: .*CUDA_ERROR_ILLEGAL_ADDRESS: kernel \w+, block \(\d+, \d+, \d+\), "
+        r"thread \(\d+, \d+, \d+\): out of bounds: .*\n",
+        result.err,
+    )
+
+
+def test_planted_wrong_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack kernel that mirrors its rows stays in bounds, and its values are wrong."""
+    plant(monkeypatch, lambda s: s.replace("(p1 - 1)", "(9 - p1)"))
+    assert not tvmconv.verify(PROBLEM, target="cuda-sm80", emulate=True).ok
+
+
+def test_planted_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks write what one should."""
+    plant(monkeypatch, lambda s: s.replace("(int)blockIdx.x", "((int)blockIdx.x / 2)"))
+    with pytest.raises(VerificationError, match=r"race: write of \d+ bytes at byte \d+ of "):
+        tvmconv.verify(ROWS, target="cuda-sm80", emulate=True)
+
+
+def test_another_driver_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMCONV_CUDA_DRIVER", "/other/libcuda.so.1")
+    with emulation.emulation(load_target("cuda-sm80")):
+        pass
+    assert os.environ["TVMCONV_CUDA_DRIVER"] == "/other/libcuda.so.1"
+
+
+def test_emulation_of_a_cpu_is_refused() -> None:
+    with (
+        pytest.raises(InputError, match="only kernels for GPUs"),
+        emulation.emulation(load_target("x86-64-v3")),
+    ):
+        pass
