@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tvmconv import ops, te_dot
 from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
 from tvmconv.autoschedule.space import Candidate, space_for
+from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
@@ -43,6 +44,8 @@ def schedule(spec: KernelSpec, symbol: str, target: Target, choice: Choice = Non
         If a trace does not fit the kernel.
     """
     func = prim_func(spec, symbol)
+    if target.is_gpu:
+        func = guard_phases(func)
     if isinstance(choice, list):
         from tvmconv.autoschedule.trace import replay
 
@@ -69,8 +72,9 @@ def finish(sch: TVMObject, target: Target) -> TVMObject:
     threads that do nothing.
     """
     func = sch.mod["main"]
-    whole = func if target.is_gpu else overlap_tails(func)
-    return te_dot.selected(skip_padding(whole), target)
+    if not target.is_gpu:
+        func = skip_padding(overlap_tails(func))
+    return te_dot.selected(func, target)
 
 
 def lowering(*funcs: TVMObject) -> TVMObject:

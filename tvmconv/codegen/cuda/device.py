@@ -26,6 +26,9 @@ _GRID = ("blockIdx.x", "blockIdx.y", "blockIdx.z")
 _BLOCK = ("threadIdx.x", "threadIdx.y", "threadIdx.z")
 _SHARED = "tirx.use_dyn_shared_memory"
 _SPLIT = "tirx.SplitHostDevice"
+#: Copies to shared memory that a schedule marks are asynchronous. TVM cannot make them so once it
+#: has given the buffers a vector as their type, nor do scratch buffers have such types then.
+_CONFIG = {"tirx.use_async_copy": True, "tirx.disable_storage_rewrite": True}
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def lower_kernel(func: TVMObject, symbol: str, target: Target) -> DeviceKernel:
     module = bind(tvm.IRModule({symbol: func.with_attr("global_symbol", symbol)}))
     passes, _, finish = tvm.tirx.get_tir_pipeline("s_tir")
     spy = _Spy()
-    with tvm.transform.PassContext(instruments=[spy]):
+    with tvm.transform.PassContext(instruments=[spy], config=_CONFIG):
         module = passes(module)
     host = next(f for f in spy.module.functions.values() if not _on_device(f))
     on_device = tvm.tirx.transform.Filter(_on_device)(module)
