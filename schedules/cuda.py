@@ -2,24 +2,99 @@
 
 from __future__ import annotations
 
+import math
+
 from tvmconv._tvm import TVMObject, s_tir
 from tvmconv.autoschedule.space import Candidate, DesignSpace, register
+from tvmconv.kernel import PHASES
+from tvmconv.layout import itemsize
 from tvmconv.target import Target
 
-from . import cuda_threads
+from . import cuda_contraction, cuda_threads, cuda_tiles
+
+_CONTRACTIONS = ("contraction", "grouped")
 
 
 def candidates(func: TVMObject, target: Target) -> list[Candidate]:
-    """Every schedule of a kernel, fastest first by the model."""
-    return [Candidate((), 0.0)]
+    """Every schedule of a kernel, fastest first by the model.
+
+    Parameters
+    ----------
+    func : PrimFunc
+        With the kinds of its blocks as annotations.
+    target : Target
+        A GPU.
+    """
+    sch = s_tir.Schedule(func)
+    blocks = _blocks(sch)
+    work = _contraction(sch, blocks)
+    found: list[Candidate] = []
+    if work is not None:
+        product = _product(sch, func, blocks, work, target)
+        found = cuda_tiles.candidates(product, target)
+    return sorted(found, key=lambda candidate: candidate.cycles) or _simple(sch, func, blocks, target)
 
 
 def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject:
     """Schedule a kernel as one of its :func:`candidates` says."""
     sch = s_tir.Schedule(func)
-    blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
-    cuda_threads.compute_stages(sch, blocks, target)
+    blocks = _blocks(sch)
+    if candidate.knobs:
+        work, tile = _contraction(sch, blocks), cuda_contraction.Tile.of(candidate.knobs)
+        cuda_contraction.schedule_contraction(sch, blocks, work, tile, target)
+    else:
+        cuda_threads.compute_stages(sch, blocks, target)
     return sch
+
+
+def _blocks(sch: TVMObject) -> list[TVMObject]:
+    return list(sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def _contraction(sch: TVMObject, blocks: list[TVMObject]) -> TVMObject | None:
+    """The block that is a product of matrices, if there is one.
+
+    Sums over the taps of phases are none: which elements exist depends on the phase.
+    """
+    for block in blocks:
+        phased = PHASES in sch.get(block).annotations
+        if cuda_threads.kind(sch, block) in _CONTRACTIONS and not phased:
+            return block
+    return None
+
+
+def _product(
+    sch: TVMObject, func: TVMObject, blocks: list[TVMObject], work: TVMObject, target: Target
+) -> cuda_tiles.Product:
+    """The sizes of a contraction."""
+    axes = cuda_contraction.axes_of(sch, work)
+    batch, rows, columns, terms = axes.sizes
+    return cuda_tiles.Product(
+        batch,
+        rows,
+        columns,
+        terms,
+        trips=axes.extents[axes.sums[0]],
+        vectors=cuda_contraction.gathers(axes),
+        partial=len(blocks) > 2,
+        data_bytes=_data_bytes(func),
+        lanes=axes.extents[axes.columns[-1]],
+    )
+
+
+def _data_bytes(func: TVMObject) -> int:
+    """Bytes of all buffers that a kernel is given."""
+    return sum(
+        math.prod(int(extent) for extent in param.ty.shape) * itemsize(str(param.ty.dtype))
+        for param in func.params
+    )
+
+
+def _simple(
+    sch: TVMObject, func: TVMObject, blocks: list[TVMObject], target: Target
+) -> list[Candidate]:
+    """The one schedule of a kernel without tiles."""
+    return [Candidate((), cuda_threads.cycles(sch, blocks, _data_bytes(func), target))]
 
 
 register(DesignSpace("cuda", candidates, schedule))

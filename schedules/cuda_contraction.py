@@ -26,8 +26,10 @@ from . import cuda_threads
 from .cuda_threads import LOAD_LANES, extent
 
 _REDUCE = 2
+#: The first capability with asynchronous copies to shared memory.
+ASYNC_SM = 80
 #: Floats by which rows in shared memory are longer, so that neighbours lie in different banks.
-_SUM_PAD, _COLUMN_PAD = 4, 16
+SUM_PAD, COLUMN_PAD = 4, 16
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def schedule_contraction(
         sch.set_scope(work, 0, "local")
     else:
         finish = sch.cache_write(work, 0, "local")
-    _tile_product(sch, work, finish, tile, _gathers(sch, work, axes))
+    _tile_product(sch, work, finish, tile, gathers(axes), target)
     if not fused:
         cuda_threads.compute_stages(sch, others, target)
 
@@ -243,7 +245,12 @@ def _flatten(sch: TVMObject, output: TVMObject, axes: Axes) -> None:
 
 
 def _tile_product(
-    sch: TVMObject, work: TVMObject, finish: TVMObject, tile: Tile, vectors: bool
+    sch: TVMObject,
+    work: TVMObject,
+    finish: TVMObject,
+    tile: Tile,
+    vectors: bool,
+    target: Target,
 ) -> None:
     """Tile a product of matrices; ``finish`` takes the sums from the registers."""
     *matrix, m, n, k = sch.get_loops(work)
@@ -277,21 +284,22 @@ def _tile_product(
     init = sch.decompose_reduction(work, ko)
     sch.unroll(sch.get_loops(init)[-1])
     if tile.stages > 1:
-        _pipeline(sch, ko, tile.stages)
+        _pipeline(sch, ko, tile.stages, target)
 
 
-def _pipeline(sch: TVMObject, loop: TVMObject, stages: int) -> None:
+def _pipeline(sch: TVMObject, loop: TVMObject, stages: int, target: Target) -> None:
     """Copy later slices to shared memory while the threads compute with earlier ones."""
     sch.annotate(loop, "software_pipeline_stage", [0, 0, stages - 1])
     sch.annotate(loop, "software_pipeline_order", [0, 1, 2])
-    sch.annotate(loop, "software_pipeline_async_stages", [0])
+    if target.gpu.sm >= ASYNC_SM:
+        sch.annotate(loop, "software_pipeline_async_stages", [0])
 
 
 def _load_rows(sch: TVMObject, shared: TVMObject, tile: Tile, vectors: bool) -> None:
     """Bring a slice of the input to shared memory, all threads together."""
     m, k = sch.get_loops(shared)[-2:]
     if vectors:
-        sch.storage_align(shared, 0, -2, 2 * _SUM_PAD, _SUM_PAD)
+        sch.storage_align(shared, 0, -2, 2 * SUM_PAD, SUM_PAD)
         k, lane = sch.split(k, [None, LOAD_LANES])
         _share(sch, [m, k], tile)
         sch.vectorize(lane)
@@ -304,7 +312,7 @@ def _load_rows(sch: TVMObject, shared: TVMObject, tile: Tile, vectors: bool) -> 
 def _load_columns(sch: TVMObject, shared: TVMObject, tile: Tile, vectors: bool) -> None:
     """Bring a slice of the weight to shared memory, in the order in which it lies in memory."""
     k, n = sch.get_loops(shared)[-2:]
-    sch.storage_align(shared, 0, -2, 2 * _COLUMN_PAD, _COLUMN_PAD)
+    sch.storage_align(shared, 0, -2, 2 * COLUMN_PAD, COLUMN_PAD)
     slot, group, lane = sch.split(n, [None, 4, LOAD_LANES])
     sch.reorder(slot, k, group, lane)
     _share(sch, [slot, k, group], tile)
@@ -318,6 +326,6 @@ def _share(sch: TVMObject, loops: Sequence[TVMObject], tile: Tile) -> None:
     sch.unroll(turns)
 
 
-def _gathers(sch: TVMObject, work: TVMObject, axes: Axes) -> bool:
+def gathers(axes: Axes) -> bool:
     """Whether the terms of a sum can be loaded four at a time: neighbours lie side by side."""
     return axes.extents[axes.sums[-1]] % LOAD_LANES == 0

@@ -16,6 +16,8 @@ from tvmconv._tvm import TVMObject
 from tvmconv.kernel import KIND
 from tvmconv.target import Target
 
+from . import cuda_costs as costs
+
 _REDUCE = 2
 #: Threads of a block of a map: four warps, of which every multiprocessor holds several blocks.
 _WARPS = 4
@@ -175,3 +177,14 @@ def start_sums(sch: TVMObject, placed: Sequence[Placed]) -> None:
         init = sch.decompose_reduction(block, loop)
         if wide:
             sch.vectorize(sch.get_loops(init)[-1])
+
+
+def cycles(sch: TVMObject, blocks: Sequence[TVMObject], data: int, target: Target) -> float:
+    """Predicted time of a kernel whose blocks are unscheduled, in cycles of the device."""
+    elements = math.prod(extent(sch, loop) for loop in sch.get_loops(blocks[-1]))
+    terms = sum(
+        math.prod(int(v.dom.extent) for v in sch.get(block).iter_vars)
+        for block in blocks
+        if is_sum(sch, block)
+    )
+    return costs.map_cycles(target.gpu, elements, data, max(1.0, terms / max(1, elements)))
