@@ -10,7 +10,7 @@ from tvmconv.kernel import PHASES
 from tvmconv.layout import itemsize
 from tvmconv.target import Target
 
-from . import cuda_contraction, cuda_threads, cuda_tiles
+from . import cuda_contraction, cuda_threads, cuda_tiles, cuda_windows
 
 _CONTRACTIONS = ("contraction", "grouped")
 
@@ -32,18 +32,27 @@ def candidates(func: TVMObject, target: Target) -> list[Candidate]:
     if work is not None:
         product = _product(sch, func, blocks, work, target)
         found = cuda_tiles.candidates(product, target)
-    return sorted(found, key=lambda candidate: candidate.cycles) or _simple(sch, func, blocks, target)
+    elif cuda_windows.fits(sch, blocks, target):
+        sizes = cuda_windows.sizes(sch, blocks, _data_bytes(func))
+        found = cuda_windows.candidates(sizes, target)
+    return sorted(found, key=lambda candidate: candidate.cycles) or _simple(
+        sch, func, blocks, target
+    )
 
 
 def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject:
     """Schedule a kernel as one of its :func:`candidates` says."""
     sch = s_tir.Schedule(func)
     blocks = _blocks(sch)
-    if candidate.knobs:
-        work, tile = _contraction(sch, blocks), cuda_contraction.Tile.of(candidate.knobs)
-        cuda_contraction.schedule_contraction(sch, blocks, work, tile, target)
-    else:
+    if not candidate.knobs:
         cuda_threads.compute_stages(sch, blocks, target)
+    elif cuda_windows.fits(sch, blocks, target):
+        tile = cuda_windows.WindowTile.of(candidate.knobs)
+        cuda_windows.schedule(sch, blocks, tile, target)
+    else:
+        work = _contraction(sch, blocks)
+        product = cuda_contraction.Tile.of(candidate.knobs)
+        cuda_contraction.schedule_contraction(sch, blocks, work, product, target)
     return sch
 
 

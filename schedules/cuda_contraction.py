@@ -124,7 +124,9 @@ def _uses(region: TVMObject, var: TVMObject) -> bool:
     )
 
 
-def _fused(axes: Axes, groups: Sequence[Sequence[int]], present: Sequence[int]) -> Callable[..., Any]:
+def _fused(
+    axes: Axes, groups: Sequence[Sequence[int]], present: Sequence[int]
+) -> Callable[..., Any]:
     """An index map: from the iterators that are present to one number for each group of them."""
 
     def number(index: Sequence[Any], places: Sequence[int]) -> Any:
@@ -143,7 +145,8 @@ def _indices(sch: TVMObject, block: TVMObject, buffer: tuple[str, int]) -> list[
     region = (found.reads if buffer[0] == "read" else found.writes)[buffer[1]]
     variables = [iterator.var for iterator in found.iter_vars]
     return [
-        next(k for k, var in enumerate(variables) if var.same_as(part.min)) for part in region.region
+        next(k for k, var in enumerate(variables) if var.same_as(part.min))
+        for part in region.region
     ]
 
 

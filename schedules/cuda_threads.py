@@ -25,6 +25,12 @@ _WARPS = 4
 LOAD_LANES = 4
 #: Elements of a stage that a thread may compute for itself.
 _OWN_ELEMENTS = 16
+#: Threads that keep a multiprocessor busy.
+_BUSY_THREADS = 256
+#: Terms that a thread adds up by itself, at least, and threads that add up one sum, at most.
+_OWN_TERMS, _MOST_THREADS_OF_SUM = 4, 256
+#: Loops of the grid and of the threads.
+_BOUND_LOOPS = 2
 #: Kinds of stages without a reduction that are as cheap to compute twice as to store.
 _RECOMPUTED = ("nearby", "stage")
 
@@ -111,15 +117,98 @@ def compute_stages(sch: TVMObject, blocks: Sequence[TVMObject], target: Target) 
             pending.remove(block)
     while pending:
         block, placed = pending.pop(), []
+        threads = threads_of_sum(sch, block, pending, target)
+        joined = _joined_sum(sch, block, pending, target)
+        if threads > 1:
+            _reduce_together(sch, block, None, threads, target)
+            continue
+        if joined is not None:
+            pending.remove(joined)
+            threads = threads_of_sum(sch, joined, pending, target)
+            _reduce_together(sch, joined, block, threads, target)
+            continue
         if is_sum(sch, block):
             copy = sch.cache_write(block, 0, "local")
             loop = fuse_map(sch, copy, target)
-            place_sum(sch, block, loop, pending, placed)
+            place_sum(sch, block, loop, pending, placed, target)
         else:
             loop = fuse_map(sch, block, target)
-            place_readers(sch, block, loop, pending, placed)
+            place_readers(sch, block, loop, pending, placed, target)
         bind(sch, loop, target)
         start_sums(sch, placed)
+
+
+def _elements(sch: TVMObject, block: TVMObject) -> int:
+    """Elements that a block writes."""
+    return math.prod(int(v.dom.extent) for v in sch.get(block).iter_vars if v.iter_type != _REDUCE)
+
+
+def _terms(sch: TVMObject, block: TVMObject) -> int:
+    """Terms of each sum of a block; 1 if it reduces nothing."""
+    return math.prod(int(v.dom.extent) for v in sch.get(block).iter_vars if v.iter_type == _REDUCE)
+
+
+def threads_of_sum(
+    sch: TVMObject, block: TVMObject, pending: Sequence[TVMObject], target: Target
+) -> int:
+    """How many threads add up one sum together: more than one for few and long sums."""
+    device = target.gpu
+    terms = _terms(sch, block)
+    nested = any(
+        _is_among(sch, other, pending) and _elements(sch, other) > _elements(sch, block)
+        for other in sch.get_producers(block)
+    )
+    if nested or terms < device.warp_threads:
+        return 1
+    idle = _BUSY_THREADS * device.multiprocessors // _elements(sch, block)
+    most = min(idle, terms // _OWN_TERMS, _MOST_THREADS_OF_SUM)
+    return 1 << (most.bit_length() - 1) if most > 1 else 1
+
+
+def _is_among(sch: TVMObject, block: TVMObject, others: Sequence[TVMObject]) -> bool:
+    return any(sch.get(other).same_as(sch.get(block)) for other in others)
+
+
+def _joined_sum(
+    sch: TVMObject, block: TVMObject, pending: Sequence[TVMObject], target: Target
+) -> TVMObject | None:
+    """The sum that a map finishes element by element, if many threads add up each of them."""
+    if is_sum(sch, block):
+        return None
+    for other in pending:
+        if (
+            _only_reader(sch, other, block)
+            and _elements(sch, other) == _elements(sch, block)
+            and threads_of_sum(sch, other, pending, target) > 1
+        ):
+            return other
+    return None
+
+
+def _reduce_together(
+    sch: TVMObject, block: TVMObject, reader: TVMObject | None, threads: int, target: Target
+) -> None:
+    """Let the threads of a block add up a sum together, or one sum for each lane of a block.
+
+    Terms that lie side by side belong to neighbouring threads.
+    """
+    place = block if reader is None else reader
+    loops = spatial_loops(sch, place) or [sch.add_unit_loop(place)]
+    lanes = extent(sch, loops[-1]) if len(loops) > 2 else 1
+    lanes = lanes if lanes == target.layout.channel_block else 1
+    elements = sch.fuse(*loops) if len(loops) > 1 else loops[0]
+    grid, lane = sch.split(elements, [None, lanes])
+    if reader is not None:
+        sch.compute_at(block, lane, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "local")
+    count = sum(v.iter_type == _REDUCE for v in sch.get(block).iter_vars)
+    reduce = sch.get_loops(block)[-count:]
+    terms = sch.fuse(*reduce) if count > 1 else reduce[0]
+    _, thread = sch.split(terms, [None, threads])
+    sch.bind(grid, "blockIdx.x")
+    if lanes > 1:
+        sch.bind(lane, "threadIdx.x")
+    sch.bind(thread, "threadIdx.y" if lanes > 1 else "threadIdx.x")
 
 
 def place_readers(
@@ -128,19 +217,29 @@ def place_readers(
     loop: TVMObject,
     pending: list[TVMObject],
     placed: list[Placed],
+    target: Target,
 ) -> None:
-    """Compute at a loop, in registers, those of the pending sums that only it needs."""
+    """Compute at a loop, in registers, those of the pending sums that only it needs, and once."""
     for block in list(reversed(pending)):
-        if is_sum(sch, block) and _own_elements(sch, block, reader, loop) <= _OWN_ELEMENTS:
+        if (
+            is_sum(sch, block)
+            and _only_reader(sch, block, reader)
+            and _elements(sch, block) >= _elements(sch, reader)
+            and threads_of_sum(sch, block, pending, target) == 1
+            and _own_elements(sch, block, loop) <= _OWN_ELEMENTS
+        ):
             pending.remove(block)
-            place_sum(sch, block, loop, pending, placed)
+            place_sum(sch, block, loop, pending, placed, target)
 
 
-def _own_elements(sch: TVMObject, block: TVMObject, reader: TVMObject, loop: TVMObject) -> float:
-    """How many elements of a stage one iteration of a loop needs; infinity if others need it."""
+def _only_reader(sch: TVMObject, block: TVMObject, reader: TVMObject) -> bool:
+    """Whether a block's result is read by one other alone."""
     readers = sch.get_consumers(block)
-    if len(readers) != 1 or not sch.get(readers[0]).same_as(sch.get(reader)):
-        return math.inf
+    return len(readers) == 1 and bool(sch.get(readers[0]).same_as(sch.get(reader)))
+
+
+def _own_elements(sch: TVMObject, block: TVMObject, loop: TVMObject) -> int:
+    """How many elements of a stage one iteration of a loop needs."""
     trial = sch.copy()
     trial.compute_at(block, loop, preserve_unit_loops=True)
     count = len(sch.get(block).iter_vars)
@@ -155,6 +254,7 @@ def place_sum(
     loop: TVMObject,
     pending: list[TVMObject],
     placed: list[Placed],
+    target: Target,
 ) -> None:
     """Compute a sum at a loop of a thread, in registers: the reduction outside, lanes inside."""
     kinds = [v.iter_type for v in sch.get(block).iter_vars]
@@ -167,7 +267,7 @@ def place_sum(
     wide = bool(spatial) and extent(sch, spatial[-1]) == LOAD_LANES
     if wide:
         sch.vectorize(spatial[-1])
-    place_readers(sch, block, reduce[0], pending, placed)
+    place_readers(sch, block, reduce[0], pending, placed, target)
     placed.append((block, reduce[0], wide))
 
 
@@ -175,8 +275,11 @@ def start_sums(sch: TVMObject, placed: Sequence[Placed]) -> None:
     """Set sums to zero before their loops; once threads are bound, for TVM binds no other sums."""
     for block, loop, wide in placed:
         init = sch.decompose_reduction(block, loop)
+        *own, lane = sch.get_loops(init)[_BOUND_LOOPS:]
+        for outer in own:
+            sch.unroll(outer)
         if wide:
-            sch.vectorize(sch.get_loops(init)[-1])
+            sch.vectorize(lane)
 
 
 def cycles(sch: TVMObject, blocks: Sequence[TVMObject], data: int, target: Target) -> float:

@@ -82,9 +82,7 @@ def _tiles(product: Product, device: Device) -> Iterator[Tile]:
                 slices = -(-product.terms // splits // depth)
                 for stage in stages:
                     if stage <= slices:
-                        yield Tile(
-                            rows, columns, depth, thread_rows, thread_columns, splits, stage
-                        )
+                        yield Tile(rows, columns, depth, thread_rows, thread_columns, splits, stage)
 
 
 def _shapes(product: Product) -> Iterator[tuple[int, int, int, int]]:
