@@ -13,7 +13,6 @@ and a launch of its own adds them up.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -23,7 +22,7 @@ from tvmconv._tvm import TVMObject, tirx, tvm
 from tvmconv.target import Target
 
 from . import cuda_threads
-from .cuda_threads import LOAD_LANES, extent
+from .cuda_threads import LOAD_LANES
 
 _REDUCE = 2
 #: The first capability with asynchronous copies to shared memory.
