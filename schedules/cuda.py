@@ -10,7 +10,14 @@ from tvmconv.kernel import PHASES
 from tvmconv.layout import itemsize
 from tvmconv.target import Target
 
-from . import cuda_contraction, cuda_threads, cuda_tiles, cuda_windows
+from . import (
+    cuda_contraction,
+    cuda_mma,
+    cuda_mma_tiles,
+    cuda_threads,
+    cuda_tiles,
+    cuda_windows,
+)
 
 _CONTRACTIONS = ("contraction", "grouped")
 
@@ -30,8 +37,9 @@ def candidates(func: TVMObject, target: Target) -> list[Candidate]:
     work = _contraction(sch, blocks)
     found: list[Candidate] = []
     if work is not None:
-        product = _product(sch, func, blocks, work, target)
-        found = cuda_tiles.candidates(product, target)
+        product = _product(sch, func, blocks, work)
+        tiles = cuda_mma_tiles if _on_tensor_cores(sch, work, target) else cuda_tiles
+        found = tiles.candidates(product, target)
     elif cuda_windows.fits(sch, blocks, target):
         sizes = cuda_windows.sizes(sch, blocks, _data_bytes(func))
         found = cuda_windows.candidates(sizes, target)
@@ -51,8 +59,12 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
         cuda_windows.schedule(sch, blocks, tile, target)
     else:
         work = _contraction(sch, blocks)
-        product = cuda_contraction.Tile.of(candidate.knobs)
-        cuda_contraction.schedule_contraction(sch, blocks, work, product, target)
+        if _on_tensor_cores(sch, work, target):
+            warps = cuda_mma.WarpTile.of(candidate.knobs)
+            cuda_mma.schedule(sch, blocks, work, warps, target)
+        else:
+            threads = cuda_contraction.Tile.of(candidate.knobs)
+            cuda_contraction.schedule_contraction(sch, blocks, work, threads, target)
     return sch
 
 
@@ -72,8 +84,18 @@ def _contraction(sch: TVMObject, blocks: list[TVMObject]) -> TVMObject | None:
     return None
 
 
+def _on_tensor_cores(sch: TVMObject, work: TVMObject, target: Target) -> bool:
+    """Whether a contraction is of float16, whole vectors of it side by side, and the device new."""
+    reads = sch.get(work).reads
+    halves = all(str(region.source.ty.dtype) == "float16" for region in reads)
+    if not halves or target.gpu.sm < cuda_contraction.ASYNC_SM:
+        return False
+    axes = cuda_contraction.axes_of(sch, work)
+    return axes.extents[axes.sums[-1]] % cuda_mma.LOAD_HALVES == 0
+
+
 def _product(
-    sch: TVMObject, func: TVMObject, blocks: list[TVMObject], work: TVMObject, target: Target
+    sch: TVMObject, func: TVMObject, blocks: list[TVMObject], work: TVMObject
 ) -> cuda_tiles.Product:
     """The sizes of a contraction."""
     axes = cuda_contraction.axes_of(sch, work)
@@ -84,7 +106,7 @@ def _product(
         columns,
         terms,
         trips=axes.extents[axes.sums[0]],
-        vectors=cuda_contraction.gathers(axes),
+        side_by_side=axes.extents[axes.sums[-1]],
         partial=len(blocks) > 2,
         data_bytes=_data_bytes(func),
         lanes=axes.extents[axes.columns[-1]],

@@ -170,10 +170,35 @@ def _as_product(sch: TVMObject, block: TVMObject, axes: Axes) -> None:
     sch.transform_block_layout(block, _index_map(function, len(everything)))
 
 
-def schedule_contraction(
-    sch: TVMObject, blocks: Sequence[TVMObject], work: TVMObject, tile: Tile, target: Target
-) -> None:
-    """Schedule a kernel whose main part is a contraction.
+@dataclass(frozen=True)
+class Prepared:
+    """A contraction as a product of matrices whose extents are multiples of the tile's.
+
+    Attributes
+    ----------
+    work : SBlockRV
+        The product.
+    axes : Axes
+    output : SBlockRV or None
+        The output stage over the same rows and columns, if nothing else follows the product.
+    others : tuple of SBlockRV
+        Otherwise all blocks that follow.
+    """
+
+    work: TVMObject
+    axes: Axes
+    output: TVMObject | None
+    others: tuple[TVMObject, ...]
+
+
+def prepare(
+    sch: TVMObject,
+    blocks: Sequence[TVMObject],
+    work: TVMObject,
+    tile: tuple[int, int, int],
+    splits: int,
+) -> Prepared:
+    """Make a product of matrices of a contraction.
 
     Parameters
     ----------
@@ -182,29 +207,40 @@ def schedule_contraction(
         All blocks, the output last.
     work : SBlockRV
         The contraction.
-    tile : Tile
-    target : Target
+    tile : tuple of int
+        Rows, columns and terms of which the extents are to be multiples.
+    splits : int
+        Parts into which the sum is cut.
     """
     place = _position(sch, blocks, work)
     others = [*blocks[:place], *blocks[place + 1 :]]
-    if tile.splits > 1:
+    if splits > 1:
         others.insert(place, work)
-        work = _split_sum(sch, work, tile.splits)
+        work = _split_sum(sch, work, splits)
     axes = axes_of(sch, work)
     _as_product(sch, work, axes)
     *matrix, _, _, _ = sch.get_loops(work)
-    sch.pad_einsum(work, [*(1 for _ in matrix), tile.rows, tile.columns, tile.depth])
+    sch.pad_einsum(work, [*(1 for _ in matrix), *tile])
     _inline_copies(sch, work)
-    fused = len(others) == 1
-    if fused:
-        finish = others[0]
-        _flatten(sch, finish, axes)
-        sch.set_scope(work, 0, "local")
+    if len(others) > 1:
+        return Prepared(work, axes, None, tuple(others))
+    _flatten(sch, others[0], axes)
+    return Prepared(work, axes, others[0], ())
+
+
+def schedule_contraction(
+    sch: TVMObject, blocks: Sequence[TVMObject], work: TVMObject, tile: Tile, target: Target
+) -> None:
+    """Schedule a kernel whose main part is a contraction; arguments as of :func:`prepare`."""
+    product = prepare(sch, blocks, work, (tile.rows, tile.columns, tile.depth), tile.splits)
+    finish = product.output
+    if finish is None:
+        finish = sch.cache_write(product.work, 0, "local")
     else:
-        finish = sch.cache_write(work, 0, "local")
-    _tile_product(sch, work, finish, tile, gathers(axes), target)
-    if not fused:
-        cuda_threads.compute_stages(sch, others, target)
+        sch.set_scope(product.work, 0, "local")
+    _tile_product(sch, product.work, finish, tile, gathers(product.axes), target)
+    if product.others:
+        cuda_threads.compute_stages(sch, product.others, target)
 
 
 def _position(sch: TVMObject, blocks: Sequence[TVMObject], block: TVMObject) -> int:
@@ -286,10 +322,10 @@ def _tile_product(
     init = sch.decompose_reduction(work, ko)
     sch.unroll(sch.get_loops(init)[-1])
     if tile.stages > 1:
-        _pipeline(sch, ko, tile.stages, target)
+        pipeline(sch, ko, tile.stages, target)
 
 
-def _pipeline(sch: TVMObject, loop: TVMObject, stages: int, target: Target) -> None:
+def pipeline(sch: TVMObject, loop: TVMObject, stages: int, target: Target) -> None:
     """Copy later slices to shared memory while the threads compute with earlier ones."""
     sch.annotate(loop, "software_pipeline_stage", [0, 0, stages - 1])
     sch.annotate(loop, "software_pipeline_order", [0, 1, 2])

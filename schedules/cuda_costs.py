@@ -64,6 +64,22 @@ def traffic_cycles(device: Device, data: float) -> float:
     return data / (device.l2_bytes_per_cycle * device.multiprocessors)
 
 
+def partial_cycles(
+    device: Device, parts: int, rows: tuple[int, int], columns: tuple[int, int]
+) -> float:
+    """Cycles to write partial sums and to add them up in a launch of its own.
+
+    Parameters
+    ----------
+    device : Device
+    parts : int
+    rows, columns : tuple of int
+        Of the result, and of the tile to multiples of which they are padded.
+    """
+    data = parts * round_up(*rows) * round_up(*columns) * BYTES
+    return traffic_cycles(device, 2 * data) + LAUNCH_CYCLES + LATENCY_CYCLES
+
+
 def map_cycles(device: Device, elements: float, data: float, terms: float) -> float:
     """Cycles of a launch whose threads have so many elements, each a sum of so many terms."""
     arithmetic = elements * terms / (device.f32_lanes * device.multiprocessors)

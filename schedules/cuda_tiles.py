@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from tvmconv.autoschedule.space import Candidate
 from tvmconv.device import Device
@@ -42,8 +43,8 @@ class Product:
         Matrices, and their extents.
     trips : int
         Extent of the axis along which the sum can be cut into parts.
-    vectors : bool
-        Whether four terms of the input lie side by side.
+    side_by_side : int
+        Terms of the input that lie side by side.
     partial : bool
         Whether the sums are parts of longer ones, which another launch adds up.
     data_bytes : int
@@ -57,10 +58,15 @@ class Product:
     columns: int
     terms: int
     trips: int
-    vectors: bool
+    side_by_side: int
     partial: bool
     data_bytes: int
     lanes: int
+
+    @property
+    def vectors(self) -> bool:
+        """Whether floats of the input can be loaded four at a time."""
+        return self.side_by_side % LOAD_LANES == 0
 
 
 def candidates(product: Product, target: Target) -> list[Candidate]:
@@ -78,7 +84,7 @@ def _tiles(product: Product, device: Device) -> Iterator[Tile]:
     for rows, columns, thread_rows, thread_columns in _shapes(product):
         blocks = product.batch * -(-product.rows // rows) * -(-product.columns // columns)
         for depth in _depths(product):
-            for splits in _splits(product, blocks, depth, device):
+            for splits in split_counts(product, blocks, depth, device):
                 slices = -(-product.terms // splits // depth)
                 for stage in stages:
                     if stage <= slices:
@@ -109,7 +115,7 @@ def _depths(product: Product) -> list[int]:
     return usual or exact[-2:] or [_DEPTHS[1]]
 
 
-def _splits(product: Product, blocks: int, depth: int, device: Device) -> list[int]:
+def split_counts(product: Product, blocks: int, depth: int, device: Device) -> list[int]:
     """Into how many parts the sum may be cut: while there is room for more blocks."""
     return [
         s
@@ -143,7 +149,23 @@ def blocks_per_sm(product: Product, tile: Tile, device: Device) -> int:
     )
 
 
-def grid(product: Product, tile: Tile) -> int:
+class Tiled(Protocol):
+    """What any tile of a block of threads has."""
+
+    @property
+    def rows(self) -> int:
+        """Of the block's tile."""
+
+    @property
+    def columns(self) -> int:
+        """Of the block's tile."""
+
+    @property
+    def splits(self) -> int:
+        """Parts of the sum."""
+
+
+def grid(product: Product, tile: Tiled) -> int:
     """Blocks of threads."""
     matrices = product.batch * tile.splits
     return matrices * -(-product.rows // tile.rows) * -(-product.columns // tile.columns)
@@ -160,12 +182,10 @@ def cycles(product: Product, tile: Tile, device: Device) -> float:
         time += _wave_cycles(tile, -(-rest // device.multiprocessors), slices, device)
     time = costs.overlapped(time, costs.dram_cycles(device, product.data_bytes))
     if tile.splits > 1 or product.partial:
-        padded = costs.round_up(product.rows, tile.rows) * costs.round_up(
-            product.columns, tile.columns
-        )
-        partial = product.batch * tile.splits * padded * costs.BYTES
-        time += costs.traffic_cycles(device, 2 * partial)
-        time += costs.LAUNCH_CYCLES + costs.LATENCY_CYCLES
+        time += costs.partial_cycles(
+            device, product.batch * tile.splits, (product.rows, tile.rows),
+            (product.columns, tile.columns),
+        )  # fmt: skip
     return time + costs.LAUNCH_CYCLES
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,10 +59,12 @@ class Emulated:
 
 def _launches(kernel: DeviceKernel, arrays: Sequence[Array]) -> list[Launch]:
     """The launches of a kernel, with buffers of NaN for what passes between them."""
-    operands = [operand for launch in kernel.launches for operand in launch.operands]
-    starts = sorted({operand.offset for operand in operands if operand.parameter < 0})
-    bounds = itertools.pairwise([*starts, kernel.scratch_bytes])
-    scratch = {start: np.full(end - start, 0xFF, np.uint8) for start, end in bounds}
+    scratch = {
+        operand.offset: np.full(operand.nbytes, 0xFF, np.uint8)
+        for launch in kernel.launches
+        for operand in launch.operands
+        if operand.parameter < 0
+    }
 
     def buffer(operand: Operand) -> Array:
         return scratch[operand.offset] if operand.parameter < 0 else arrays[operand.parameter]

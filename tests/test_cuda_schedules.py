@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ import pytest
 from tests.cuda_kernels import Emulated, space
 from tests.kernels import case_kernels, problem_kernel, problem_spec, reference, trials
 from tests.test_kernels import ROUNDING, inputs_of
-from tvmconv import ops
+from tvmconv import accuracy, ops
 from tvmconv.autoschedule.space import Candidate
+from tvmconv.codegen.cuda.build import compiled_images
+from tvmconv.codegen.cuda.device import cuda_source
 from tvmconv.codegen.kernels import device_kernel
+from tvmconv.device import Device
 from tvmconv.kernel import KernelSpec
 from tvmconv.problem import Problem
-from tvmconv.target import Target, load_target
+from tvmconv.target import Target, load_target, targets
 
 #: One of each kind of kernel, small enough for the emulator.
 PROBLEMS = (
@@ -41,6 +45,16 @@ PROBLEMS = (
     "max_pool2d:1x32x14x14:3x3:stride=2:padding=1",
     "avg_pool2d:1x24x10x10:3x3:stride=1:padding=1:count_include_pad=false",
     "global_avg_pool2d:1x64x13x13",
+)
+#: Contractions of float16: on tensor cores, but for what is read from planes.
+HALVES = (
+    "conv2d:1x20x7x7:24x3x3:padding=1:bias=true:activation=relu",
+    "conv2d:1x64x9x7:64x3x3:padding=1:bias=true:activation=relu",
+    "conv2d:1x256x7x7:64x1x1:bias=true",
+    "conv2d:1x320x5x4:32x3x3:padding=1:activation=relu",
+    "conv2d:1x48x8x8:96x3x3:padding=1:groups=3",
+    "conv2d:1x3x19x17:16x5x5:padding=2:bias=true",
+    "dense:3x304:70:bias=true",
 )
 #: Operators whose kernels have other stages.
 CASES = ("elementwise", "lrn", "reduce_mean", "resize", "softmax", "transpose")
@@ -72,6 +86,30 @@ def test_schedules_are_right(text: str, name: str) -> None:
         assert report.passed, f"{choices[k].knobs}: {report.message}"
 
 
+def halved(spec: KernelSpec) -> KernelSpec:
+    """The same kernel with an input and a weight of float16."""
+    x, *operands = spec.inputs
+    return replace(spec, inputs=(replace(x, dtype="float16"), *operands))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", HALVES)
+@pytest.mark.parametrize("name", ["cuda-sm80", "cuda-sm75"])
+def test_halves_are_right(text: str, name: str) -> None:
+    """Exactly equal on integers: sums are in float32."""
+    machine, problem = target(name), Problem.parse(text)
+    spec = halved(problem_spec(problem, block=machine.layout.channel_block))
+    choices = sample(spec, machine)
+    compiled = Emulated([spec] * len(choices), machine, choices)
+    trial = accuracy.trial(problem, 0, exact=True)
+    halves = {k: v.astype(np.float16) for k, v in trial.arrays.items() if k != "bias"}
+    trial = replace(trial, arrays={**trial.arrays, **halves})
+    expected = problem.reference(trial.arrays)
+    for k, choice in enumerate(choices):
+        got = compiled.run(k, problem_kernel(trial, spec))
+        np.testing.assert_array_equal(got, expected, err_msg=str(choice.knobs))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_other_kernels_are_right(name: str) -> None:
@@ -89,3 +127,56 @@ def test_other_kernels_are_right(name: str) -> None:
         got = compiled.run(k, kernel).reshape(expected.shape)
         largest = np.abs(expected).max(initial=0.0)
         np.testing.assert_allclose(got, expected, rtol=max(rtol, 1e-6), atol=atol * largest)
+
+
+#: ResNet-50's kinds of layers.
+LAYERS = (
+    "conv2d:1x3x224x224:64x7x7:stride=2:padding=3:bias=true:activation=relu",
+    "conv2d:1x64x56x56:64x3x3:padding=1:bias=true:activation=relu",
+    "conv2d:8x1024x14x14:256x1x1:bias=true:activation=relu",
+    "conv2d:1x512x7x7:512x3x3:padding=1:bias=true:activation=relu",
+    "dense:1x2048:1000:bias=true",
+)
+GPUS = [pytest.param(t, id=t.name) for t in targets().values() if t.is_gpu]
+
+
+@pytest.mark.parametrize("text", LAYERS)
+@pytest.mark.parametrize("machine", GPUS)
+def test_first_choices_fit_the_device(text: str, machine: Target) -> None:
+    spec = problem_spec(Problem.parse(text), block=machine.layout.channel_block)
+    for kind in (spec, halved(spec)):
+        for launch in device_kernel(kind, "kernel", machine).launches:
+            device = machine.gpu
+            assert launch.threads <= device.threads_per_block
+            assert launch.dynamic_bytes <= device.shared_bytes_per_block
+            assert launch.grid[0] < 2**31
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cuda-sm75", "cuda-sm80", "cuda-sm90"])
+def test_no_registers_are_spilled(name: str) -> None:
+    """By the assembler's report on the model's choices."""
+    pytest.importorskip("nvidia.cu13", reason="NVRTC is not installed")
+    machine = target(name)
+    specs = [problem_spec(Problem.parse(text), block=machine.layout.channel_block) for text in LAYERS]
+    specs += [halved(spec) for spec in specs]
+    kernels = [device_kernel(spec, f"k{i}", machine) for i, spec in enumerate(specs)]
+    (image,) = compiled_images(cuda_source(kernels), replace(machine, device=only(machine)))
+    assert set(image.usage) == {l.function for kernel in kernels for l in kernel.launches}
+    for function, used in image.usage.items():
+        assert used.spill_bytes == 0, function
+        assert used.registers <= 168, function
+
+
+def only(machine: Target) -> Device:
+    """The device, with code for itself alone."""
+    return replace(machine.gpu, cubins=(machine.gpu.sm,), ptx=False)
+
+
+def test_tensor_cores_multiply() -> None:
+    spec = halved(problem_spec(Problem.parse(LAYERS[1]), block=16))
+    source = cuda_source([device_kernel(spec, "kernel", target())])
+    assert "mma.sync.aligned.m16n8k16" in source
+    assert "ldmatrix.sync.aligned.m8n8.x4.trans" in source
+    assert "cp.async" in source
+    assert "cp.async" not in cuda_source([device_kernel(spec, "kernel", target("cuda-sm75"))])

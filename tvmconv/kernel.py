@@ -51,6 +51,10 @@ PHASES = "tvmconv.phases"
 INTERLEAVED = "tvmconv.interleaved"
 
 
+#: Attribute of the root block of a scheduled function in which warps keep tiles in their registers.
+WARP_TILES = "tvmconv.warp_tiles"
+
+
 @dataclass(frozen=True)
 class KernelSpec:
     """One kernel: an operator over tensors of given layouts.

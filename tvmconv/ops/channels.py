@@ -118,5 +118,5 @@ def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     wide = widened(problem, plan, weight, block)
     shaped = wide.reshape(slots, block, plan.trips, plan.step, *problem.kernel)
     order = (0, 2, *range(4, shaped.ndim), 3, 1)
-    packed = np.ascontiguousarray(shaped.transpose(order))
+    packed = np.ascontiguousarray(shaped.transpose(order), spec.inputs[0].dtype)
     return [packed, *(pack_channels(bias, slots, block) for bias in constants[1:])]

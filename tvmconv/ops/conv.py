@@ -99,7 +99,8 @@ def compute(spec: KernelSpec) -> list[Any]:
     x_layout, block = spec.inputs[0], spec.output.block
     plan = channels.channel_plan(p, x_layout.block, block)
     x = expressions.placeholder(x_layout, "x")
-    weight = te.placeholder(channels.packed_shape(p, x_layout.block, block), name="weight")
+    shape = channels.packed_shape(p, x_layout.block, block)
+    weight = te.placeholder(shape, x_layout.dtype, name="weight")
     bias = te.placeholder((spec.output.own_slots, block), name="bias") if p.bias else None
     together = summing.together(plan.trips, plan.step * prod(p.kernel))
     shuffled = spec.attrs.get("shuffled", 0)
@@ -113,7 +114,10 @@ def compute(spec: KernelSpec) -> list[Any]:
         if shuffled:
             channel = channel % shuffled * (p.ci // shuffled) + channel // shuffled
         element = x_layout.at(x, n, channel, expressions.window(p, position, rk))
-        return te.sum(element * weight[(slot, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
+        product = expressions.widened(element) * expressions.widened(
+            weight[(slot, trip, *rk, ri, lane)]
+        )
+        return te.sum(product, axis=[rc, *rk, ri])
 
     kind = "grouped" if any(plan.starts) else "contraction"
     attrs = expressions.window_attrs(p)

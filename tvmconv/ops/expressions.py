@@ -16,6 +16,9 @@ from tvmconv.layout import Layout
 from tvmconv.ops import Array, Shape
 from tvmconv.problem import Problem
 
+#: Types in which values are stored, but not computed with.
+_HALF = ("float16", "bfloat16")
+
 
 def placeholder(layout: Layout, name: str) -> Any:
     """A placeholder for the whole buffer in which a tensor lies."""
@@ -112,9 +115,10 @@ def finish(
             value = value + bias[index[1], index[-1]]
 
         def operand(k: int) -> Any:
-            return operand_at(tensors[k], layouts[k], out, index)
+            return widened(operand_at(tensors[k], layouts[k], out, index))
 
-        return apply_program(value, spec.program, operand)
+        value = apply_program(value, spec.program, operand)
+        return value.astype(out.dtype) if out.dtype in _HALF else value
 
     return tensors, elements(shape or out.iteration_shape, body, attrs=attrs)
 
@@ -147,6 +151,11 @@ def apply_program(
             other = te_math.number(step["scalar"])
         value = expression(other, value) if step.get("reverse") else expression(value, other)
     return value
+
+
+def widened(value: Any) -> Any:
+    """An element of a tensor in the type in which it is computed with: float32 for a half."""
+    return value.astype("float32") if str(value.dtype) in _HALF else value
 
 
 def operand_at(tensor: Any, layout: Layout, out: Layout, index: Sequence[Any]) -> Any:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tvmconv._tvm import TVMObject, tirx, tvm
+from tvmconv._tvm import TVMObject, sym, tirx, tvm, tvm_ffi
+from tvmconv.kernel import WARP_TILES
 from tvmconv.layout import itemsize
 from tvmconv.target import Target
 
@@ -29,6 +30,10 @@ _SPLIT = "tirx.SplitHostDevice"
 #: Copies to shared memory that a schedule marks are asynchronous. TVM cannot make them so once it
 #: has given the buffers a vector as their type, nor do scratch buffers have such types then.
 _CONFIG = {"tirx.use_async_copy": True, "tirx.disable_storage_rewrite": True}
+#: Buffers of tiles in the registers of warps that a function has: both operands and the sums.
+_WARP_BUFFERS = 3
+#: For functions with such tiles: TVM has to move these, and to see their indices.
+_WARP_CONFIG = {"tirx.use_async_copy": True, "tirx.disable_cse_tir": True}
 
 
 @dataclass(frozen=True)
@@ -130,13 +135,49 @@ def lower_kernel(func: TVMObject, symbol: str, target: Target) -> DeviceKernel:
     module = bind(tvm.IRModule({symbol: func.with_attr("global_symbol", symbol)}))
     passes, _, finish = tvm.tirx.get_tir_pipeline("s_tir")
     spy = _Spy()
-    with tvm.transform.PassContext(instruments=[spy], config=_CONFIG):
+    config = _WARP_CONFIG if WARP_TILES in func.body.block.annotations else _CONFIG
+    with tvm.transform.PassContext(instruments=[spy], config=config):
         module = passes(module)
     host = next(f for f in spy.module.functions.values() if not _on_device(f))
     on_device = tvm.tirx.transform.Filter(_on_device)(module)
+    if WARP_TILES in func.body.block.annotations:
+        on_device = _lower_warp_tiles(on_device)
     functions = dict(finish()(on_device).functions.items())
     launches, scratch_bytes = _launches(host)
     return DeviceKernel(launches, scratch_bytes, functions)
+
+
+def _lower_warp_tiles(module: TVMObject) -> TVMObject:
+    """Make registers of each thread of what the threads of a warp have together.
+
+    TVM's pass takes one buffer at a time, and leaves quotients of which it does not see that they
+    are constants: then the registers would be memory.
+    """
+    for _ in range(_WARP_BUFFERS):
+        module = tvm.tirx.transform.LowerWarpMemory()(module)
+    functions = {name: _constant_quotients(func) for name, func in module.functions.items()}
+    return tvm.IRModule(functions)
+
+
+def _constant_quotients(func: TVMObject) -> TVMObject:
+    """Compute quotients that are the same for all threads."""
+    analyzer = sym.Analyzer()
+
+    def bind(stmt: TVMObject) -> TVMObject:
+        if stmt.attr_key == "thread_extent":
+            extent = tvm.ir.Range.from_min_extent(0, stmt.value)
+            analyzer.bind(stmt.node.var, extent)
+        return stmt
+
+    def constant(quotient: TVMObject) -> TVMObject:
+        if not isinstance(quotient.b, tirx.IntImm):
+            return quotient
+        bound, divisor = analyzer.const_int_bound(quotient.a), int(quotient.b)
+        low, high = (int(value) // divisor for value in (bound.min_value, bound.max_value))
+        return tirx.const(low, str(quotient.ty.dtype)) if low == high else quotient
+
+    tvm_ffi.structural_map(func, (tirx.AttrStmt, bind))
+    return tvm_ffi.structural_map(func, ((tirx.Div, tirx.FloorDiv), constant))
 
 
 @tvm.ir.instrument.pass_instrument
@@ -164,7 +205,9 @@ def _launches(host: TVMObject) -> tuple[tuple[Launch, ...], int]:
     for stmt in _statements(host.body):
         if isinstance(stmt, tirx.AllocBuffer):
             shape = [int(extent) for extent in stmt.buffer.ty.shape]
-            nbytes = math.prod(shape) * itemsize(str(stmt.buffer.ty.dtype))
+            # TVM makes a buffer of vectors of one that is accessed by vectors alone.
+            dtype, _, lanes = str(stmt.buffer.ty.dtype).partition("x")
+            nbytes = math.prod(shape) * itemsize(dtype) * int(lanes or 1)
             places.append((stmt.buffer, Operand(offset=used, nbytes=nbytes)))
             used += -(-nbytes // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
         elif isinstance(stmt, tirx.Evaluate) and isinstance(stmt.value, tvm.ir.Call):
@@ -212,7 +255,8 @@ def cuda_source(kernels: Sequence[DeviceKernel]) -> str:
     device = next(iter(functions.values())).attrs["target"]
     with _source_only():
         module = tvm.get_global_func("target.build.cuda")(tvm.IRModule(functions), device)
-    return str(module.inspect_source())
+    # Fragments are loaded and multiplied by PTX: nothing needs the header of nvcuda::wmma.
+    return str(module.inspect_source()).replace("#include <mma.h>\n", "")
 
 
 @contextmanager

@@ -1,0 +1,262 @@
+"""Instructions of tensor cores for TVM's ``tensorize``: ldmatrix, mma, and the tiles around them.
+
+TVM's own live in a module whose import takes half a minute, for its scripts are parsed; these are
+made of statements. A tile of 16 by 16 elements lies in the registers of a warp (scope ``warp``) as
+32 threads by 8 elements, in the order of the fragments of ``mma.m16n8k16``: thread ``4*(i%8) +
+j%8//2`` has element ``(i, j)`` as its element ``4*(j//8) + 2*(i//8) + j%2``.
+
+References
+----------
+PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type", "ldmatrix".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from tvmconv._tvm import TVMObject, s_tir, s_tir_stmt, tirx, tvm, tvm_ffi
+
+#: Rows and columns of a tile; threads of a warp, and elements of a tile that each has.
+TILE, WARP, OWN = 16, 32, 8
+#: Where slices lie: shared memory whose size the launch says, so that it may be large. And sums:
+#: TVM would put them over the slices, and then not know the type of either.
+SLICES, SUMS = "shared.dyn", "shared"
+_HALF = "float16"
+_SPATIAL, _REDUCE = 0, 2
+
+
+def fragment(i: Any, j: Any) -> tuple[Any, Any]:
+    """Which thread has an element of a tile, and as which of its own."""
+    return 4 * (i % 8) + j % 8 // 2, 4 * (j // 8) + i // 8 * 2 + j % 2
+
+
+@tvm_ffi.register_global_func(
+    "tirx.index_map.shared_16x16_to_ldmatrix_32x8_layout", override=True
+)  # type: ignore[untyped-decorator]
+def _fragment_of(place: Sequence[Any]) -> list[Any]:
+    """Tell TVM's code generator, which stores tiles of sums, where their elements are."""
+    return list(fragment(*place))
+
+
+@cache
+def load(operand: str) -> str:
+    """Load a tile of the left (``"rows"``) or right (``"columns"``) operand from shared memory.
+
+    The name under which the intrinsic is registered is returned, here and below.
+    """
+    rows = operand == "rows"
+
+    def implementation(warp: TVMObject, shared: TVMObject, thread: TVMObject) -> list[TVMObject]:
+        stride = shared.strides[0]
+        # Thread t gives the address of row t % 16 of the left or right half.
+        offset = stride * (thread % TILE) + 8 * (thread // TILE)
+        return [
+            _call(
+                "tirx.ptx_legacy.ldmatrix", _HALF, not rows, 4, ".b16", warp.data,
+                warp.elem_offset + OWN * thread, shared.access_ptr("r"), offset,
+            )
+        ]  # fmt: skip
+
+    return _copy(f"tvmconv.load_{operand}", SLICES, "warp", _HALF, implementation)
+
+
+@cache
+def store() -> str:
+    """Store a tile of sums in shared memory."""
+
+    def implementation(shared: TVMObject, warp: TVMObject, thread: TVMObject) -> list[TVMObject]:
+        return [
+            _call(
+                "tirx.mma_store_legacy", "float32", TILE, TILE, shared.access_ptr("w"), warp.data,
+                warp.elem_offset, shared.strides[0],
+            )
+        ]  # fmt: skip
+
+    return _copy("tvmconv.store_sums", "warp", SUMS, "float32", implementation)
+
+
+def _copy(
+    name: str, source: str, target: str, dtype: str,
+    implementation: Callable[[TVMObject, TVMObject, TVMObject], list[TVMObject]],
+) -> str:  # fmt: skip
+    """Register a copy of a tile between shared memory and a warp's registers."""
+
+    def buffers(strided: bool) -> tuple[TVMObject, ...]:
+        return tuple(
+            _warp(dtype) if scope == "warp" else _shared(dtype, scope, strided)
+            for scope in (source, target)
+        )
+
+    read, written = buffers(False)
+
+    def at(scope: str) -> Callable[..., list[Any]]:
+        return lambda i, j: list(fragment(i, j)) if scope == "warp" else [i, j]
+
+    description = _described(
+        [written, read] if target == "warp" else [read, written],
+        (_SPATIAL, _SPATIAL),
+        lambda i, j: tirx.BufferStore(written, read[tuple(at(source)(i, j))], at(target)(i, j)),
+        [(read, at(source))],
+        [(written, at(target))],
+    )
+    read, written = buffers(True)
+    body = _by_threads(lambda thread: implementation(written, read, thread))
+    parameters = [written, read] if target == "warp" else [read, written]
+    return _registered(name, description, _implemented(parameters, body, [read], [written]))
+
+
+@cache
+def fill() -> str:
+    """Set a tile of sums to zero."""
+    sums = _warp("float32")
+    description = _described(
+        [sums],
+        (_SPATIAL, _SPATIAL),
+        lambda i, j: tirx.BufferStore(sums, tirx.const(0.0, "float32"), list(fragment(i, j))),
+        [],
+        [(sums, lambda i, j: list(fragment(i, j)))],
+    )
+    sums = _warp("float32")
+    body = _by_threads(
+        lambda thread: [
+            tirx.BufferStore(sums, tirx.const(0.0, "float32"), [thread, tirx.const(own, "int32")])
+            for own in range(OWN)
+        ]
+    )
+    return _registered("tvmconv.fill", description, _implemented([sums], body, [], [sums]))
+
+
+@cache
+def multiply() -> str:
+    """Add the product of two tiles of float16 to one of float32."""
+
+    def at(row: str, column: str) -> Callable[..., list[Any]]:
+        return lambda i, j, k: list(
+            fragment(*({"i": i, "j": j, "k": k}[name] for name in (row, column)))
+        )
+
+    def body(i: Any, j: Any, k: Any) -> TVMObject:
+        place = at("i", "j")(i, j, k)
+        left = x[tuple(at("i", "k")(i, j, k))].astype("float32")
+        right = w[tuple(at("k", "j")(i, j, k))].astype("float32")
+        return tirx.BufferStore(sums, sums[tuple(place)] + left * right, place)
+
+    x, w, sums = _warp(_HALF), _warp(_HALF), _warp("float32")
+    description = _described(
+        [x, w, sums],
+        (_SPATIAL, _SPATIAL, _REDUCE),
+        body,
+        [(sums, at("i", "j")), (x, at("i", "k")), (w, at("k", "j"))],
+        [(sums, at("i", "j"))],
+    )
+    x, w, sums = _warp(_HALF), _warp(_HALF), _warp("float32")
+
+    def instructions(thread: TVMObject) -> list[TVMObject]:
+        """Two of them, each for 8 columns."""
+        return [
+            _call(
+                "tirx.ptx_legacy.mma", "float32", "m16n8k16", "row", "col", "fp16", "fp16", "fp32",
+                x.data, x.elem_offset + OWN * thread,
+                w.data, w.elem_offset + OWN * thread + half * OWN // 2,
+                sums.data, sums.elem_offset + OWN * thread + half * OWN // 2, False,
+            )
+            for half in (0, 1)
+        ]  # fmt: skip
+
+    implementation = _implemented([x, w, sums], _by_threads(instructions), [sums, x, w], [sums])
+    return _registered("tvmconv.multiply", description, implementation)
+
+
+def _warp(dtype: str) -> TVMObject:
+    """A tile in the registers of a warp."""
+    return tirx.decl_buffer(
+        (WARP, OWN), dtype, name="warp", scope="warp", offset_factor=TILE, data_alignment=64
+    )
+
+
+def _shared(dtype: str, scope: str, strided: bool) -> TVMObject:
+    """A tile in shared memory."""
+    strides = [tirx.Var(name, "int32") for name in ("s0", "s1")] if strided else None
+    return tirx.decl_buffer(
+        (TILE, TILE), dtype, name="shared", scope=scope, offset_factor=TILE,
+        strides=strides, data_alignment=64,
+    )  # fmt: skip
+
+
+def _call(name: str, dtype: str, *arguments: Any) -> TVMObject:
+    return tirx.Evaluate(tirx.call_intrin(dtype, name, *arguments))
+
+
+def _range(extent: int) -> TVMObject:
+    return tvm.ir.Range.from_min_extent(0, extent)
+
+
+def _point(buffer: TVMObject, place: Sequence[Any]) -> TVMObject:
+    return tirx.BufferRegion(buffer, [tvm.ir.Range.from_min_extent(i, 1) for i in place])
+
+
+def _whole(buffer: TVMObject) -> TVMObject:
+    return tirx.BufferRegion(buffer, [_range(int(extent)) for extent in buffer.ty.shape])
+
+
+def _described(
+    parameters: Sequence[TVMObject],
+    kinds: Sequence[int],
+    body: Callable[..., TVMObject],
+    reads: Sequence[tuple[TVMObject, Callable[..., list[Any]]]],
+    writes: Sequence[tuple[TVMObject, Callable[..., list[Any]]]],
+) -> TVMObject:
+    """What an intrinsic computes: a block in a loop for each of its axes."""
+    loops = [tirx.Var(f"l{k}", "int32") for k in range(len(kinds))]
+    index = [tirx.Var(f"v{k}", "int32") for k in range(len(kinds))]
+    iterators = [
+        tirx.IterVar(_range(TILE), var, kind) for var, kind in zip(index, kinds, strict=True)
+    ]
+    inner = _block(
+        iterators,
+        [_point(buffer, at(*index)) for buffer, at in reads],
+        [_point(buffer, at(*index)) for buffer, at in writes],
+        body(*index),
+    )
+    nest = s_tir_stmt.SBlockRealize(loops, True, inner)
+    for loop in reversed(loops):
+        nest = tirx.For(loop, 0, TILE, tirx.ForKind.SERIAL, nest)
+    return _implemented(
+        parameters, nest, [buffer for buffer, _ in reads], [buffer for buffer, _ in writes]
+    )
+
+
+def _by_threads(body: Callable[[TVMObject], list[TVMObject]]) -> TVMObject:
+    """Statements of every thread of a warp."""
+    thread = tirx.Var("thread", "int32")
+    binding = tirx.IterVar(_range(WARP), tirx.Var("tx", "int32"), 1, "threadIdx.x")
+    statements = body(thread)
+    inner = statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
+    return tirx.For(thread, 0, WARP, tirx.ForKind.THREAD_BINDING, inner, binding)
+
+
+def _implemented(
+    parameters: Sequence[TVMObject],
+    body: TVMObject,
+    reads: Sequence[TVMObject],
+    writes: Sequence[TVMObject],
+) -> TVMObject:
+    """A function with a block around its statements."""
+    block = _block([], [_whole(b) for b in reads], [_whole(b) for b in writes], body)
+    return tirx.PrimFunc(list(parameters), s_tir_stmt.SBlockRealize([], True, block))
+
+
+def _block(
+    iterators: Sequence[TVMObject],
+    reads: Sequence[TVMObject],
+    writes: Sequence[TVMObject],
+    body: TVMObject,
+) -> TVMObject:
+    return s_tir_stmt.SBlock(iterators, reads, writes, "tile", body, None, [], [], {})
+
+
+def _registered(name: str, description: TVMObject, implementation: TVMObject) -> str:
+    s_tir.TensorIntrin.register(name, description, implementation, override=True)
+    return name
