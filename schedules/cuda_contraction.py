@@ -165,8 +165,7 @@ def _as_product(sch: TVMObject, block: TVMObject, axes: Axes) -> None:
         sch.reindex(block, buffer)
         present = _indices(sch, block, buffer)
         sch.transform_layout(block, buffer, _index_map(_fused(axes, groups, present), len(present)))
-    groups = (axes.batch, axes.rows, axes.columns, axes.sums)
-    function = _fused(axes, groups, everything)
+    function = _fused(axes, (axes.batch, axes.rows, axes.columns, axes.sums), everything)
     sch.transform_block_layout(block, _index_map(function, len(everything)))
 
 
@@ -317,6 +316,7 @@ def _tile_product(
         sch.vectorize(sch.get_loops(local)[-1])
         sch.compute_at(shared, ko, preserve_unit_loops=True)
         load(sch, shared, tile, vectors)
+    sch.annotate(k4, "pragma_unroll_explicit", 0)
     for loop in (k4, kv, lane):
         sch.unroll(loop)
     init = sch.decompose_reduction(work, ko)

@@ -32,9 +32,7 @@ def fragment(i: Any, j: Any) -> tuple[Any, Any]:
     return 4 * (i % 8) + j % 8 // 2, 4 * (j // 8) + i // 8 * 2 + j % 2
 
 
-@tvm_ffi.register_global_func(
-    "tirx.index_map.shared_16x16_to_ldmatrix_32x8_layout", override=True
-)  # type: ignore[untyped-decorator]
+@tvm_ffi.register_global_func("tirx.index_map.shared_16x16_to_ldmatrix_32x8_layout", override=True)  # type: ignore[untyped-decorator]
 def _fragment_of(place: Sequence[Any]) -> list[Any]:
     """Tell TVM's code generator, which stores tiles of sums, where their elements are."""
     return list(fragment(*place))

@@ -77,7 +77,9 @@ def schedule(
         cuda_threads.compute_stages(sch, product.others, target)
     work = product.work
     *matrix, m, n, k = sch.get_loops(work)
-    mo, wm, mi, m16 = sch.split(m, [None, tile.rows // tile.warp_rows, tile.warp_rows // TILE, TILE])
+    mo, wm, mi, m16 = sch.split(
+        m, [None, tile.rows // tile.warp_rows, tile.warp_rows // TILE, TILE]
+    )
     no, wn, ni, n16 = sch.split(
         n, [None, tile.columns // tile.warp_columns, tile.warp_columns // TILE, TILE]
     )
@@ -104,9 +106,9 @@ def schedule(
         sch.compute_at(local, ki, preserve_unit_loops=True)
         sch.compute_at(shared, ko, preserve_unit_loops=True)
         load(sch, shared, tile)
-        _as_fragments(sch, local, "write", len(matrix))
+        _as_fragments(sch, local, "write")
         _tensorize_tiles(sch, local, intrinsics.load(("rows", "columns")[operand]))
-    _as_fragments(sch, stored, "read", len(matrix))
+    _as_fragments(sch, stored, "read")
     init = sch.decompose_reduction(outer, ko)
     (start,) = sch.get_child_blocks(init)
     for loop in sch.get_loops(start)[-4:-2]:
@@ -120,7 +122,7 @@ def schedule(
         pipeline(sch, ko, tile.slices, target)
 
 
-def _as_fragments(sch: TVMObject, block: TVMObject, side: str, matrices: int) -> None:
+def _as_fragments(sch: TVMObject, block: TVMObject, side: str) -> None:
     """Keep tiles of a block's buffer in the registers of a warp."""
 
     def place(*index: TVMObject) -> list[TVMObject]:
@@ -133,7 +135,6 @@ def _as_fragments(sch: TVMObject, block: TVMObject, side: str, matrices: int) ->
     rank = len(region.region)
     index_map = tvm.tirx.IndexMap.from_func(place, ndim=rank, index_dtype="int32")
     sch.transform_layout(block, (side, 0), index_map)
-    del matrices
 
 
 def _tensorize_tiles(sch: TVMObject, block: TVMObject, name: str) -> None:
@@ -173,9 +174,7 @@ def _finish(sch: TVMObject, block: TVMObject, tile: WarpTile, target: Target) ->
     _share(sch, [slot, m, group], lane, tile)
 
 
-def _share(
-    sch: TVMObject, loops: Sequence[TVMObject], lane: TVMObject, tile: WarpTile
-) -> None:
+def _share(sch: TVMObject, loops: Sequence[TVMObject], lane: TVMObject, tile: WarpTile) -> None:
     """Share loops among the threads of a block, a vector each."""
     turns, warp, thread = sch.split(sch.fuse(*loops), [None, tile.warps, WARP])
     sch.bind(warp, "threadIdx.y")

@@ -116,7 +116,8 @@ def compute_stages(sch: TVMObject, blocks: Sequence[TVMObject], target: Target) 
             sch.compute_inline(block)
             pending.remove(block)
     while pending:
-        block, placed = pending.pop(), []
+        block = pending.pop()
+        placed: list[Placed] = []
         threads = threads_of_sum(sch, block, pending, target)
         joined = _joined_sum(sch, block, pending, target)
         if threads > 1:

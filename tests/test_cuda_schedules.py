@@ -1,4 +1,4 @@
-"""The design space for CUDA: every kind of kernel is right at every schedule, and fits the device."""
+"""The design space for CUDA: every kind of kernel is right at its schedules, and fits devices."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tvmconv import accuracy, ops
 from tvmconv.autoschedule.space import Candidate
 from tvmconv.codegen.cuda.build import compiled_images
 from tvmconv.codegen.cuda.device import cuda_source
+from tvmconv.codegen.cuda.nvrtc import compiler
 from tvmconv.codegen.kernels import device_kernel
-from tvmconv.device import Device
+from tvmconv.errors import EnvironmentError_
 from tvmconv.kernel import KernelSpec
 from tvmconv.problem import Problem
 from tvmconv.target import Target, load_target, targets
@@ -156,21 +157,27 @@ def test_first_choices_fit_the_device(text: str, machine: Target) -> None:
 @pytest.mark.parametrize("name", ["cuda-sm75", "cuda-sm80", "cuda-sm90"])
 def test_no_registers_are_spilled(name: str) -> None:
     """By the assembler's report on the model's choices."""
-    pytest.importorskip("nvidia.cu13", reason="NVRTC is not installed")
+    try:
+        nvrtc = compiler()
+    except EnvironmentError_ as error:
+        pytest.skip(str(error))
     machine = target(name)
-    specs = [problem_spec(Problem.parse(text), block=machine.layout.channel_block) for text in LAYERS]
+    specs = [
+        problem_spec(Problem.parse(text), block=machine.layout.channel_block) for text in LAYERS
+    ]
     specs += [halved(spec) for spec in specs]
     kernels = [device_kernel(spec, f"k{i}", machine) for i, spec in enumerate(specs)]
-    (image,) = compiled_images(cuda_source(kernels), replace(machine, device=only(machine)))
-    assert set(image.usage) == {l.function for kernel in kernels for l in kernel.launches}
+    (image,) = compiled_images(cuda_source(kernels), alone(machine), {}, using=nvrtc)
+    launched = {launch.function for kernel in kernels for launch in kernel.launches}
+    assert set(image.usage) == launched
     for function, used in image.usage.items():
         assert used.spill_bytes == 0, function
         assert used.registers <= 168, function
 
 
-def only(machine: Target) -> Device:
-    """The device, with code for itself alone."""
-    return replace(machine.gpu, cubins=(machine.gpu.sm,), ptx=False)
+def alone(machine: Target) -> Target:
+    """The target with code for its own capability alone."""
+    return replace(machine, device=replace(machine.gpu, cubins=(machine.gpu.sm,), ptx=False))
 
 
 def test_tensor_cores_multiply() -> None:
