@@ -364,6 +364,7 @@ class GpuTable:
                 fma_latency=device.fma_latency,
                 loads_per_cycle=device.shared_bytes_per_cycle * 8 / _F32_BITS / device.warp_threads,
                 embedded_broadcast=False,
+                byte_dot="portable",
             ),
             caches=Caches(
                 line_bytes=device.line_bytes,

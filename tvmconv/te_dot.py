@@ -82,7 +82,8 @@ def _operator(name: str) -> Any:
     tvm.ir.register_op_attr(full, "TScriptPrinterName", full.removeprefix("tirx."))
     tvm.ir.register_op_attr(full, "TCallEffectKind", _PURE)
     if name in LOWERINGS:
-        tirx.register_intrin_lowering(full, target="llvm", f=_lowering(*LOWERINGS[name]))
+        for kind in ("llvm", "cuda"):
+            tirx.register_intrin_lowering(full, target=kind, f=_lowering(*LOWERINGS[name]))
     return tvm.ir.Op.get(full)
 
 

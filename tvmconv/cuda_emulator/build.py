@@ -125,7 +125,8 @@ def _build_core(folder: Path) -> None:
         objects = []
         for source in _CORE:
             objects.append(f"{source}.o")
-            flags = [*_C, "-std=gnu11", "-O3", "-fomit-frame-pointer", "-Wall", "-Wextra", "-I", str(_HERE)]
+            flags = [*_C, "-std=gnu11", "-O3", "-fomit-frame-pointer", "-Wall", "-Wextra"]
+            flags += ["-I", str(_HERE)]
             command = ["cc", *flags, "-c", str(_HERE / source), "-o", objects[-1]]
             zig(command, Path(name), "compile the emulator")
         with replacing(folder / "core.o") as output:
