@@ -7,12 +7,14 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 import tvmconv
 from tests.conftest import Result
+from tests.quantised_models import qdq_block
 from tvmconv.codegen.cuda.build import Image
 from tvmconv.cuda_emulator import emulation
 from tvmconv.errors import InputError, VerificationError
@@ -48,6 +50,24 @@ def small_network() -> onnx.ModelProto:
 def test_problem(target: str) -> None:
     """On this machine, whatever host the device has."""
     assert tvmconv.verify(PROBLEM, target=target, emulate=True).ok
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "qconv2d:1x16x8x8:16x3x3:padding=1:zero_point=7",
+        "qconv2d:1x16x8x8:16x3x3:padding=1:dtype=int8:scale=0.0004:out_zero_point=-3",
+        "depthwise_qconv2d:1x24x9x9:24x3x3:padding=1:scale=0.01:zero_point=3",
+    ],
+)
+def test_bytes(problem: str) -> None:
+    """Halos hold the zero point, and products are those of bytes."""
+    assert tvmconv.verify(problem, target="cuda-sm80", emulate=True).ok
+
+
+def test_a_quantised_network() -> None:
+    model = qdq_block(np.random.default_rng(3))
+    assert tvmconv.verify(model, target="cuda-sm80", emulate=True).ok
 
 
 def test_network() -> None:

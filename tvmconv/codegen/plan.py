@@ -234,6 +234,15 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Fill:
+    """A part of the arena whose bytes are not zero when a run first sees it."""
+
+    offset: int
+    nbytes: int
+    value: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole model.
 
@@ -247,6 +256,8 @@ class Plan:
         JSON-able; joins what :func:`tvmconv.codegen.artifact.describe` adds.
     threads : int
         Threads the kernels were planned for; 0 leaves the choice to the machine that runs them.
+    fills : sequence of Fill
+        For halos that no step writes; only of devices.
     """
 
     arena_bytes: int
@@ -255,6 +266,7 @@ class Plan:
     steps: Sequence[Step]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 0
+    fills: Sequence[Fill] = ()
 
 
 def step_name(step: Step) -> str:

@@ -14,6 +14,7 @@ from tvmconv.codegen.plan import (
     BlockedTensor,
     BorderStep,
     CopyStep,
+    Fill,
     KernelStep,
     PackStep,
     Plan,
@@ -96,8 +97,9 @@ def lower(placed: Placed, *, resident_halos: bool = False) -> Lowered:
     ----------
     placed : Placed
     resident_halos : bool
-        Whether the arena is zero when a run first sees it. Then a halo's memory is shared only with
-        halos of the same place and shape, so that they stay zero and no step has to clear them.
+        Whether the arena is zero, but for the plan's fills, when a run first sees it. Then a halo's
+        memory is shared only with halos of the same place, shape and value, so that they stay as
+        they are and no step has to write them.
     """
     return _Lowerer(placed, resident_halos).run()
 
@@ -124,6 +126,7 @@ class _Lowerer:
         self.weights = Weights()
         self.kernels: dict[str, KernelSpec] = {}
         self.steps: list[Step] = []
+        self.fills: list[Fill] = []
         self.outputs = self._direct_outputs()
         self.offsets, self.arena_bytes = self._arena()
 
@@ -170,14 +173,16 @@ class _Lowerer:
             alive[self.placed.root(value)].last = len(self.nodes)
         groups: dict[Layout | None, list[Value]] = {}
         for root in alive:
-            layout = self.placed.layouts[root]
-            apart = self.resident_halos and layout.has_halo
-            groups.setdefault(layout if apart else None, []).append(root)
+            own = self.placed.layouts[root]
+            apart = self.resident_halos and own.has_halo
+            groups.setdefault(own if apart else None, []).append(root)
         placed: dict[Value, int] = {}
         start = 0
-        for group in groups.values():
+        for layout, group in groups.items():
             offsets, size = assign_offsets([alive[root] for root in group])
             placed |= {root: start + offset for root, offset in zip(group, offsets, strict=True)}
+            if layout is not None and layout.fill:
+                self.fills.append(Fill(start, size, layout.fill % 256))
             start += size
         return placed, start
 
@@ -201,6 +206,7 @@ class _Lowerer:
             [Port(v.name, v.shape, v.dtype) for v in self.graph.inputs],
             [Port(v.name, v.shape, v.dtype) for v in self.graph.outputs],
             self.steps,
+            fills=self.fills,
         )
         return Lowered(plan, self.kernels, self.weights)
 

@@ -148,7 +148,7 @@ static int allocate(tvmconv_model *model, CUdeviceptr *address, uint64_t bytes, 
   return 0;
 }
 
-/* The weights arrive once; the halos around activations are zero from here on, as kernels write only inside. */
+/* The weights arrive once; halos around activations stay as they are made here: kernels write only inside. */
 static int fill_memory(tvmconv_model *model) {
   const tvmconv_cuda_driver *cuda = model->cuda;
   int code = allocate(model, &model->arena, plan->arena_bytes, "activations");
@@ -157,6 +157,12 @@ static int fill_memory(tvmconv_model *model) {
   if (plan->arena_bytes)
     TRY(cuda->cuMemsetD8Async(model->arena, 0, (size_t)plan->arena_bytes, model->stream), TVMCONV_NO_DEVICE,
         "cannot clear memory");
+  for (int i = 0; i < plan->fill_count; i++) {
+    const tvmconv_fill *fill = &plan->fills[i];
+    TRY(cuda->cuMemsetD8Async(model->arena + fill->offset, (unsigned char)fill->value, (size_t)fill->bytes,
+                              model->stream),
+        TVMCONV_NO_DEVICE, "cannot fill memory");
+  }
   if (plan->weight_bytes)
     TRY(cuda->cuMemcpyAsync(model->weights, (CUdeviceptr)(uintptr_t)plan->weights, (size_t)plan->weight_bytes,
                             model->stream),

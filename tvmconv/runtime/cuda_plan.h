@@ -29,6 +29,12 @@ typedef struct {
   int32_t count;
 } tvmconv_cuda_launch;
 
+/* Bytes of the arena that are not zero when a run first sees them. */
+typedef struct {
+  uint64_t offset, bytes;
+  int32_t value;
+} tvmconv_fill;
+
 #define TVMCONV_MAX_ARGUMENTS 128 /* of a launch */
 
 typedef struct {
@@ -40,7 +46,8 @@ typedef struct {
   const tvmconv_image *images;
   const tvmconv_function *functions;
   const tvmconv_cuda_launch *launches;
-  int32_t input_count, output_count, image_count, function_count, launch_count, step_count;
+  const tvmconv_fill *fills;
+  int32_t input_count, output_count, image_count, function_count, launch_count, fill_count, step_count;
 } tvmconv_cuda_plan;
 
 extern const tvmconv_cuda_plan tvmconv_cuda_model_plan;

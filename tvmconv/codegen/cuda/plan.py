@@ -74,7 +74,7 @@ def device_plan(plan: Plan, kernels: Mapping[str, DeviceKernel]) -> DevicePlan:
     Parameters
     ----------
     plan : Plan
-        Without border steps: halos are zero from the start, and stay so.
+        Without border steps: halos are what they have to be from the start, and stay so.
     kernels : mapping of str to DeviceKernel
         By the name under which the plan calls them.
     """
@@ -170,11 +170,13 @@ def cuda_plan_source(device: DevicePlan, images: Sequence[ImagePlace], weight_by
             f"{len(placed.addresses)}}},"
         )
     lines += ["static const tvmconv_cuda_launch launches[] = {", *rows, "  {.count = 0},", "};"]
-    counts = (len(plan.inputs), len(plan.outputs), len(images), len(functions), len(rows))
+    fills = [f"  {{{f.offset}u, {f.nbytes}u, {f.value}}}," for f in plan.fills]
+    lines += ["static const tvmconv_fill fills[] = {", *fills, "  {0u, 0u, 0},", "};"]
+    counts = (*map(len, (plan.inputs, plan.outputs, images, functions, rows, fills)),)
     lines.append(
         f"const tvmconv_cuda_plan tvmconv_cuda_model_plan = {{{device.arena_bytes}u, "
         f"{weight_bytes}u, {WEIGHTS_SYMBOL}, {METADATA_SYMBOL}, {inputs}, {outputs}, "
-        f"input_offsets, output_offsets, images, functions, launches, "
+        f"input_offsets, output_offsets, images, functions, launches, fills, "
         f"{', '.join(map(str, counts))}, {len(plan.steps)}}};"
     )
     return _HEADER + "\n".join(lines) + "\n"

@@ -89,7 +89,7 @@ def _pack(plain: TensorArgument, blocked: BlockedTensor) -> tuple[int, str]:
     target = _sum(["n", "slot", *positions, "lane"], [*_strides(blocked), 1])
     body = (
         f"{_digits(names, extents)}  const index_t c = slot * {blocked.block} + lane;\n"
-        f"  to[{target}] = {' && '.join(inside)} ? from[{source}] : 0;\n"
+        f"  to[{target}] = {' && '.join(inside)} ? from[{source}] : {blocked.fill % 256};\n"
     )
     return math.prod(extents), body
 
