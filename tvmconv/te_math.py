@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 #: An expression of TVM's.
@@ -43,6 +44,9 @@ _LN2_LOW = -2.12194440e-4
 _MAGIC, _MAGIC_BITS = 12582912.0, 0x4B400000
 _SMALLEST_NORMAL = 2.0**-126
 _SQRT_HALF_BITS, _ONE_BITS = 0x3F3504F3, 0x3F800000
+
+#: Effect kind of a function without side effects, in ``tvm::tirx::CallEffectKind``.
+_PURE = 1
 
 #: exp(r) = 1 + r + r^2 * p(r) on |r| <= ln2 / 2; Cephes' expf. Coefficients are highest first.
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
@@ -139,10 +143,35 @@ def minimum(a: Expr, b: Expr) -> Expr:
 
 
 def rounded(x: Expr) -> Expr:
-    """The value as float32 has it: LLVM does not make one operation of it and what takes it."""
+    """The value as float32 has it: no compiler makes one operation of it and what takes it."""
     from tvmconv._tvm import tirx
 
-    return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", x)
+    return tirx.call_intrin("float32", _rounded_operator(), x)
+
+
+@cache
+def _rounded_operator() -> Any:
+    """The operator behind :func:`rounded`, registered when it is first needed."""
+    from tvmconv._tvm import tirx, tvm
+
+    name = "tirx.tvmconv_rounded"
+    tvm.ir.op._ffi_api.RegisterOp(name, "a value that takes part in no contraction")
+    tvm.ir.register_op_attr(name, "TVectorizable", True)
+    tvm.ir.register_op_attr(name, "TScriptPrinterName", name.removeprefix("tirx."))
+    tvm.ir.register_op_attr(name, "TCallEffectKind", _PURE)
+
+    def for_llvm(call: Any) -> Expr:
+        dtype = str(call.ty.dtype)
+        return tirx.call_llvm_pure_intrin(dtype, "llvm.arithmetic.fence", *call.args)
+
+    def for_cuda(call: Any) -> Expr:
+        dtype = str(call.ty.dtype)
+        zero = tirx.const(-0.0, dtype)  # x + -0 is x, of either zero too
+        return tirx.call_pure_extern(dtype, "__fadd_rn", *call.args, zero)
+
+    tirx.register_intrin_lowering(name, target="llvm", f=for_llvm)
+    tirx.register_intrin_lowering(name, target="cuda", f=for_cuda)
+    return tvm.ir.Op.get(name)
 
 
 def divided(x: Expr, divisor: float) -> Expr:
