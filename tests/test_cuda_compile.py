@@ -24,7 +24,7 @@ from tvmconv.codegen.cuda.nvrtc import CompileError, Nvrtc, compiler
 from tvmconv.codegen.cuda.plan import device_plan
 from tvmconv.codegen.cuda.steps import step_kernel
 from tvmconv.codegen.cuda.usage import Usage, check_launches, occupancy, read_usage
-from tvmconv.codegen.kernels import device_kernel
+from tvmconv.codegen.kernels import device_kernel, schedule
 from tvmconv.codegen.plan import BlockedTensor, BorderStep, PackStep, Plan, TensorArgument
 from tvmconv.compiler import compile_to_file
 from tvmconv.errors import EnvironmentError_, InputError
@@ -359,3 +359,12 @@ def test_networks_have_a_kernel_for_every_step(tmp_path: Path) -> None:
     assert len(facts["steps"]) > 50
     assert np.isfinite([entry["occupancy"] for entry in facts["functions"]]).all()
     assert max(entry["spill_bytes"] for entry in facts["functions"]) == 0
+
+
+def test_plain_tensors_are_aligned_on_a_device() -> None:
+    """No shared array takes over that a caller's tensor may lie anywhere."""
+    spec = problem_spec(Problem.parse("conv2d:1x3x8x8:16x1x1"))
+    assert spec.inputs[0].is_plain
+    for target, alignment in ((load_target("znver3"), 1), (H100, 64)):
+        func = schedule(spec, "k", target).mod["main"]
+        assert int(func.params[0].ty.data_alignment) == alignment

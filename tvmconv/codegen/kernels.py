@@ -22,13 +22,24 @@ if TYPE_CHECKING:
 Choice: TypeAlias = Candidate | list[Any] | None
 
 
-def prim_func(spec: KernelSpec, symbol: str) -> TVMObject:
-    """The unscheduled function of a kernel, writing where the output's layout says."""
+def prim_func(spec: KernelSpec, symbol: str, *, aligned: bool = False) -> TVMObject:
+    """The unscheduled function of a kernel, writing where the output's layout says.
+
+    Parameters
+    ----------
+    spec : KernelSpec
+    symbol : str
+    aligned : bool
+        Whether plain tensors are aligned as all others are: on a device, where they are copies of
+        the caller's.
+    """
     compute = ops.get(spec.op).compute
     if compute is None:
         raise ValueError(f"{spec.op} is no kernel")
     func = te.create_prim_func(compute(spec)).with_attr("global_symbol", symbol)
     func = retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
+    if aligned:
+        return func
     operands = len(spec.inputs) - 1
     places = (0, *range(len(func.params) - 1 - operands, len(func.params)))
     layouts = (*spec.inputs, spec.output)
@@ -43,7 +54,7 @@ def schedule(spec: KernelSpec, symbol: str, target: Target, choice: Choice = Non
     ValueError
         If a trace does not fit the kernel.
     """
-    func = prim_func(spec, symbol)
+    func = prim_func(spec, symbol, aligned=target.is_gpu)
     if target.is_gpu:
         func = guard_phases(func)
     if isinstance(choice, list):
