@@ -20,11 +20,11 @@ from tvmconv.graph.evaluate import evaluate
 #: with older opsets elsewhere.
 TESTED = """
     Abs Add AveragePool BatchNormalization Celu Clip Concat Conv ConvInteger ConvTranspose
-    DequantizeLinear Div Dropout Elu Erf Exp Flatten Gelu Gemm GlobalAveragePool GlobalMaxPool
-    HardSigmoid HardSwish LRN LeakyRelu Log LogSoftmax MatMul MatMulInteger Max MaxPool Mean Min
-    Mish Mul Neg PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceMean Relu
-    Reshape Selu Shape Sigmoid Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Swish Tanh
-    Transpose Unsqueeze
+    DequantizeLinear Div Dropout DynamicQuantizeLinear Elu Erf Exp Flatten Gelu Gemm
+    GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish LRN LeakyRelu Log LogSoftmax MatMul
+    MatMulInteger Max MaxPool Mean Min Mish Mul Neg PRelu Pad Pow QLinearConv QLinearMatMul
+    QuantizeLinear Reciprocal ReduceMean Relu Reshape Selu Shape Sigmoid Slice Softmax Softplus
+    Softsign Split Sqrt Squeeze Sub Sum Swish Tanh Transpose Unsqueeze
 """
 
 
@@ -73,7 +73,7 @@ def test_conformance() -> None:
             graph = load(changed)
             if {value.name for value in graph.inputs} != set(feeds):
                 continue
-            results = evaluate(graph, feeds)
+            results = evaluate(graph, feeds, "float32")
         except InputError:
             continue
         # Some expected values are printed with four digits.

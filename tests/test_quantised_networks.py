@@ -63,6 +63,7 @@ def test_floats_between_quantised_tensors_are_left_alone() -> None:
     (got,), (wanted,) = run(model, feeds), evaluate_model(model, feeds, ["y"])
     assert np.abs(got.astype(int) - wanted).max() <= 1
     assert (got != wanted).mean() < 0.01
+    assert verify(model).ok
 
 
 class Images:
