@@ -88,7 +88,9 @@ def test_problem(problem: Problem) -> None:
             assert report.passed, f"{spec.inputs[0]}: {report.message}"
 
 
-@pytest.mark.parametrize("problem", [p for p in PROBLEMS if p.op == "max_pool"], ids=str)
+@pytest.mark.parametrize(
+    "problem", [p for p in PROBLEMS if p.op == "max_pool" and p.dtype == "float32"], ids=str
+)
 def test_zeros_pad_a_maximum_of_what_is_not_negative(problem: Problem) -> None:
     (exact, _) = trials(problem)
     x = np.abs(exact.arrays["x"])

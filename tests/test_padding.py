@@ -17,6 +17,9 @@ from tvmconv import accuracy, frontend, ops
 from tvmconv.bench.layer import problem_to_onnx
 from tvmconv.codegen.kernels import prim_func
 from tvmconv.errors import InputError
+from tvmconv.frontend.problems import graph_of
+from tvmconv.graph.fuse import fuse
+from tvmconv.graph.layout import place
 from tvmconv.ops import pad
 from tvmconv.problem import Problem
 
@@ -186,6 +189,15 @@ def test_a_border_too_wide_is_refused_by_name() -> None:
     model = model_of([node], {"pads": np.array([0, 3])}, TensorProto.FLOAT, (3, 3)[:1])
     with pytest.raises(InputError, match=r"\(Pad\): a border of 3 in mode 'reflect' is too wide"):
         frontend.load(model)
+
+
+@pytest.mark.parametrize(("channels", "block"), [(16, 16), (3, 1)])
+def test_a_border_of_an_input_lies_as_windows_read_it(channels: int, block: int) -> None:
+    """In blocks, but for a few channels, which a convolution reads one by one."""
+    problem = Problem.parse(f"conv2d:1x{channels}x6x6:16x3x3:padding=1:padding_mode=wrap")
+    graph = fuse(graph_of(problem.text))
+    layouts = place(graph, 16).layouts
+    assert [v.block for value, v in layouts.items() if value.name.endswith(":border")] == [block]
 
 
 def test_a_kernel_pads_with_zeros_alone() -> None:

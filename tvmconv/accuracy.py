@@ -238,7 +238,8 @@ def integer_inputs(problem: Problem, seed: int) -> dict[str, Array]:
     """Draw small integers, none of them 0, whose every partial sum is representable.
 
     The largest is at most 8 and leaves ``taps·m² + m`` below 1/u of the accumulator and of the
-    output, so sums are exact in any order. Maxima have larger ones, or most would be equal.
+    output, so sums are exact in any order. Maxima have larger ones, or most would be equal; those
+    of integer types have all that there are.
 
     Raises
     ------

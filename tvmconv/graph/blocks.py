@@ -55,6 +55,11 @@ class _Placer:
     def __init__(self, graph: Graph, block: int, planes: Container[Value]) -> None:
         self.block, self.planes = block, planes
         self.given = frozenset(graph.inputs)
+        self.windowed = {
+            node.inputs[0]
+            for node in graph.nodes
+            if node.op in _ANY_INPUT and node.output not in planes
+        }
         self.nodes: list[Node] = []
         self.layouts = {v: Layout(v.shape, dtype=v.dtype) for v in graph.inputs}
         self.converted: dict[tuple[Value, int], Value] = {}
@@ -104,8 +109,17 @@ class _Placer:
             return self.block
         if node.op in _SAME:
             blocked = any(self.layouts[v].block > 1 for v in node.inputs if v in self.layouts)
-            return self.block if blocked else 1
+            return self.block if blocked or self._is_border(node) else 1
         return 1
+
+    def _is_border(self, node: Node) -> bool:
+        """Whether it puts a border around a map that comes in, for windows to read in blocks."""
+        return (
+            node.op == "pad"
+            and node.inputs[0] in self.given
+            and node.output in self.windowed
+            and node.inputs[0].shape[1] == node.output.shape[1] >= self.block
+        )
 
     def _plain_if_unblocked(self, value: Value, block: int) -> int:
         """Keep what is already plain; bring a graph's input with few channels in plainly."""

@@ -138,6 +138,8 @@ CASES = (
     ("max_pool2d:1x24x9x9:3x3:stride=2:padding=1:dtype=uint8", "of quantised numbers"),
     ("max_pool2d:1x17x8x9:2x3:padding=0,1:dtype=int8", "of signed ones"),
     ("max_pool3d:1x8x8x12x12:1x2x2:stride=1,2,2", "C3D pool1"),
+    ("max_pool2d:1x64x28x28:3x3:stride=2:padding=1:dtype=int8", "a quantised ResNet's pool1"),
+    ("max_pool2d:1x19x9x8:3x2:padding=1,0:dilation=2,1:dtype=uint8", "unsigned, dilated"),
 )
 
 BAD_CASES = (
