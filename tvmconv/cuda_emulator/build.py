@@ -18,7 +18,8 @@ from tvmconv.files import replacing
 
 _HERE = Path(__file__).parent
 _RUNTIME = _HERE.parent / "runtime"
-_CORE = ("core.c", "fibres.c", "memory.c", "warp.c")
+_CORE = ("core", "fibres", "memory", "spaces", "copies", "warp")
+_DRIVER = ("driver", "driver_module", "driver_memory", "driver_stream")
 _C = (
     "-mcpu=native", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-sanitize=undefined",
     "-ffp-contract=on", "-fno-strict-aliasing",
@@ -122,23 +123,24 @@ def _cache_folder() -> Path:
 
 def _build_core(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="tvmconv-emulator-") as name:
-        objects = []
-        for source in _CORE:
-            objects.append(f"{source}.o")
-            flags = [*_C, "-std=gnu11", "-O3", "-fomit-frame-pointer", "-Wall", "-Wextra"]
-            flags += ["-I", str(_HERE)]
-            command = ["cc", *flags, "-c", str(_HERE / source), "-o", objects[-1]]
-            zig(command, Path(name), "compile the emulator")
+        objects = _objects(_CORE, Path(name), ["-O3", "-fomit-frame-pointer"])
         with replacing(folder / "core.o") as output:
             zig(["ld.lld", "-r", *objects, "-o", str(output)], Path(name), "link the emulator")
 
 
 def _build_driver(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="tvmconv-emulator-") as name:
-        include = ["-I", str(_HERE), "-I", str(_RUNTIME)]
-        flags = [*_C, "-std=gnu11", "-O2", "-Wall", "-Wextra", *include]
-        command = ["cc", *flags, "-c", str(_HERE / "driver.c"), "-o", "driver.o"]
-        zig(command, Path(name), "compile the emulated driver")
+        objects = _objects(_DRIVER, Path(name), ["-O2", "-I", str(_RUNTIME)])
         with replacing(folder / "libcuda.so.1") as output:
-            command = ["cc", *_LINK, "driver.o", "-lpthread", "-ldl", "-o", str(output)]
+            command = ["cc", *_LINK, *objects, "-lpthread", "-ldl", "-o", str(output)]
             zig(command, Path(name), "link the emulated driver")
+
+
+def _objects(sources: Sequence[str], folder: Path, flags: Sequence[str]) -> list[str]:
+    """Compile sources of this folder to objects in another."""
+    warnings = ("-Wall", "-Wextra")
+    for source in sources:
+        file = str(_HERE / f"{source}.c")
+        command = ["cc", *_C, "-std=gnu11", *warnings, *flags, "-I", str(_HERE), "-c", file]
+        zig([*command, "-o", f"{source}.o"], folder, "compile the emulator")
+    return [f"{source}.o" for source in sources]

@@ -71,12 +71,13 @@ void fibre_yield(void);
 void fibres_abandon(void);
 int on_current_stack(uintptr_t address);
 
-/* memory.c */
+/* spaces.c */
 int memory_prepare(void);
 void memory_begin_block(void);
+
+/* memory.c */
 void check_access(uintptr_t address, uint32_t bytes, int write);
 unsigned char *shared_pointer(uint32_t address, uint32_t bytes, const char *what);
-void copies_finish(struct thread *thread, uint32_t last_group);
 
 /* warp.c */
 void warp_execute(enum warp_kind kind, struct thread *first, uint32_t lanes);
