@@ -124,6 +124,26 @@ def test_pipeline_of_asynchronous_copies(checked: bool) -> None:
     np.testing.assert_allclose(y, x.sum(axis=0), atol=1e-5)
 
 
+REUSE = """
+extern "C" __global__ void first(float4* out, const float* in) {
+  __shared__ alignas(16) float s[32];
+  if (threadIdx.x == 0) {
+    s[0] = in[blockIdx.x];
+    out[blockIdx.x] = ((float4*)s)[threadIdx.y];  // with three that the last block wrote
+  }
+  __syncthreads();
+  s[threadIdx.x] = threadIdx.x;
+}
+"""
+
+
+def test_what_a_block_left_in_shared_memory_is_no_race() -> None:
+    x, y = floats(3), zeros(3, 4)
+    run_both_ways(host_image(REUSE), [Launch("first", (3,), (32,), (y, x))])
+    np.testing.assert_array_equal(y[:, 0], x)
+    assert np.isnan(y[:, 1:]).all()
+
+
 HALVES = """
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>

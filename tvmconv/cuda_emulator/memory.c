@@ -37,6 +37,9 @@ static __attribute__((noinline)) void shared_fault(uint32_t offset, uint32_t byt
 {
     for (uint32_t i = 0; i < bytes; i++) {
         uint32_t stamp = core.shared_shadow[offset + i];
+        if (stamp < core.interval_stamp) {
+            continue; /* before the last barrier, or by the block before */
+        }
         if (stamp == STAMP_GAP) {
             int dynamic = offset >= SHARED_DYNAMIC - PAGE;
             uint32_t base = dynamic ? core.dynamic_offset : core.static_offset;
