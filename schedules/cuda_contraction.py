@@ -252,6 +252,8 @@ def _split_sum(sch: TVMObject, work: TVMObject, splits: int) -> TVMObject:
     first = len(cuda_threads.spatial_loops(sch, work))
     parts, _ = sch.split(sch.get_loops(work)[first], [splits, None])
     part = sch.rfactor(parts, 0)
+    # What adds up the parts has them as its first axis; sums come last everywhere else.
+    sch.reorder_block_iter_var(work, [*range(1, first + 1), 0])
     elements = sch.get_loops(part)[:first]
     sch.reorder(sch.get_loops(part)[first], *elements)
     return part

@@ -199,14 +199,24 @@ def _reduce_together(
     lanes = lanes if lanes == target.layout.channel_block else 1
     elements = sch.fuse(*loops) if len(loops) > 1 else loops[0]
     grid, lane = sch.split(elements, [None, lanes])
-    if reader is not None:
-        sch.compute_at(block, lane, preserve_unit_loops=True)
-        sch.set_scope(block, 0, "local")
     count = sum(v.iter_type == _REDUCE for v in sch.get(block).iter_vars)
+    if reader is not None:
+        sch.compute_at(block, grid, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "shared")
+        # One thread an element: there are more of them.
+        _, thread, lane = sch.split(lane, [None, threads, lanes])
+        _bind_lanes(sch, lane, thread, lanes)
+        own = sch.get_loops(block)[1:-count]
+        lane = sch.fuse(*own) if len(own) > 1 else own[0]
     reduce = sch.get_loops(block)[-count:]
     terms = sch.fuse(*reduce) if count > 1 else reduce[0]
     _, thread = sch.split(terms, [None, threads])
     sch.bind(grid, "blockIdx.x")
+    _bind_lanes(sch, lane, thread, lanes)
+
+
+def _bind_lanes(sch: TVMObject, lane: TVMObject, thread: TVMObject, lanes: int) -> None:
+    """Give each lane threads of its own; of a single one they are all of a block's."""
     if lanes > 1:
         sch.bind(lane, "threadIdx.x")
     sch.bind(thread, "threadIdx.y" if lanes > 1 else "threadIdx.x")
