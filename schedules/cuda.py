@@ -90,8 +90,7 @@ def _on_tensor_cores(sch: TVMObject, work: TVMObject, target: Target) -> bool:
     halves = all(str(region.source.ty.dtype) == "float16" for region in reads)
     if not halves or target.gpu.sm < cuda_contraction.ASYNC_SM:
         return False
-    axes = cuda_contraction.axes_of(sch, work)
-    return axes.extents[axes.sums[-1]] % cuda_mma.LOAD_HALVES == 0
+    return cuda_contraction.side_by_side(sch, work) % cuda_mma.LOAD_HALVES == 0
 
 
 def _product(
@@ -106,7 +105,7 @@ def _product(
         columns,
         terms,
         trips=axes.extents[axes.sums[0]],
-        side_by_side=axes.extents[axes.sums[-1]],
+        side_by_side=cuda_contraction.side_by_side(sch, work),
         partial=len(blocks) > 2,
         data_bytes=_data_bytes(func),
         lanes=axes.extents[axes.columns[-1]],

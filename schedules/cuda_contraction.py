@@ -18,13 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-from tvmconv._tvm import TVMObject, tirx, tvm
+from tvmconv._tvm import TVMObject, sym, tirx, tvm, tvm_ffi
 from tvmconv.target import Target
 
 from . import cuda_threads
 from .cuda_threads import LOAD_LANES
 
 _REDUCE = 2
+#: Neighbouring terms that are looked for: what one load of halves brings.
+_LONGEST_RUN = 8
 #: The first capability with asynchronous copies to shared memory.
 ASYNC_SM = 80
 #: Floats by which rows in shared memory are longer, so that neighbours lie in different banks.
@@ -231,13 +233,14 @@ def schedule_contraction(
     sch: TVMObject, blocks: Sequence[TVMObject], work: TVMObject, tile: Tile, target: Target
 ) -> None:
     """Schedule a kernel whose main part is a contraction; arguments as of :func:`prepare`."""
+    vectors = side_by_side(sch, work) % LOAD_LANES == 0
     product = prepare(sch, blocks, work, (tile.rows, tile.columns, tile.depth), tile.splits)
     finish = product.output
     if finish is None:
         finish = sch.cache_write(product.work, 0, "local")
     else:
         sch.set_scope(product.work, 0, "local")
-    _tile_product(sch, product.work, finish, tile, gathers(product.axes), target)
+    _tile_product(sch, product.work, finish, tile, vectors, target)
     if product.others:
         cuda_threads.compute_stages(sch, product.others, target)
 
@@ -366,6 +369,44 @@ def _share(sch: TVMObject, loops: Sequence[TVMObject], tile: Tile) -> None:
     sch.unroll(turns)
 
 
-def gathers(axes: Axes) -> bool:
-    """Whether the terms of a sum can be loaded four at a time: neighbours lie side by side."""
-    return axes.extents[axes.sums[-1]] % LOAD_LANES == 0
+def side_by_side(sch: TVMObject, work: TVMObject) -> int:
+    """How many neighbouring terms of an unscheduled contraction lie side by side in the input.
+
+    A power of 2 up to :data:`_LONGEST_RUN`; each such run begins at a multiple of its length.
+    """
+    found = sch.get(work)
+    *_, last = (v for v in found.iter_vars if v.iter_type == _REDUCE)
+    indices = [part.min for part in found.reads[0].region]
+    run = _LONGEST_RUN
+    while run > 1 and not _is_run(found.iter_vars, last, indices, run):
+        run //= 2
+    return run
+
+
+def _is_run(
+    iterators: Sequence[TVMObject], last: TVMObject, indices: Sequence[TVMObject], run: int
+) -> bool:
+    """Whether so many steps of an iterator are so many neighbours, from a multiple of it on."""
+    extent = int(last.dom.extent)
+    if extent % run:
+        return False
+    analyzer = sym.Analyzer()
+    group, step = tirx.Var("group", "int32"), tirx.Var("step", "int32")
+    analyzer.bind(group, tvm.ir.Range.from_min_extent(0, extent // run))
+    analyzer.bind(step, tvm.ir.Range.from_min_extent(0, run))
+    for iterator in iterators:
+        if not iterator.var.same_as(last.var):
+            analyzer.bind(iterator.var, iterator.dom)
+
+    def at(index: TVMObject, offset: Any) -> TVMObject:
+        value = group * run + offset
+        replaced = (tirx.Var, lambda var: value if var.same_as(last.var) else var)
+        return tvm_ffi.structural_map(index, replaced)
+
+    *outer, inner = indices
+    same = all(analyzer.can_prove_equal(at(index, step), at(index, 0)) for index in outer)
+    return bool(
+        same
+        and analyzer.can_prove_equal(at(inner, step), at(inner, 0) + step)
+        and analyzer.can_prove_equal(tirx.floormod(at(inner, 0), run), 0)
+    )

@@ -20,7 +20,7 @@ from tvmconv.codegen.cuda.device import cuda_source
 from tvmconv.codegen.cuda.nvrtc import compiler
 from tvmconv.codegen.kernels import device_kernel
 from tvmconv.errors import EnvironmentError_
-from tvmconv.kernel import KernelSpec
+from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.problem import Problem
 from tvmconv.target import Target, load_target, targets
 
@@ -88,6 +88,27 @@ def test_schedules_are_right(text: str, name: str) -> None:
     for trial, k in itertools.product(trials(problem)[:1], range(len(choices))):
         report = trial.check(compiled.run(k, problem_kernel(trial, spec)))
         assert report.passed, f"{choices[k].knobs}: {report.message}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True])
+def test_shuffled_channels_are_gathered(half: bool) -> None:
+    """Terms that do not lie side by side: no vector of them can be copied."""
+    problem, groups = Problem.parse("conv2d:1x64x5x6:32x1x1"), 4
+    spec = problem_spec(problem)
+    spec = replace(spec, attrs_json=canonical_json({**spec.attrs, "shuffled": groups}))
+    spec = halved(spec) if half else spec
+    choices = sample(spec, target())
+    compiled = Emulated([spec] * len(choices), target(), choices)
+    trial = accuracy.trial(problem, 0, exact=True)
+    x = trial.arrays["x"]
+    shuffled = x.reshape(1, groups, -1, 5, 6).swapaxes(1, 2).reshape(x.shape)
+    expected = problem.reference({**trial.arrays, "x": shuffled})
+    if half:
+        arrays = {key: array.astype(np.float16) for key, array in trial.arrays.items()}
+        trial = replace(trial, arrays=arrays)
+    for k in range(len(choices)):
+        np.testing.assert_array_equal(compiled.run(k, problem_kernel(trial, spec)), expected)
 
 
 def halved(spec: KernelSpec) -> KernelSpec:
