@@ -14,6 +14,7 @@ from . import (
     cuda_contraction,
     cuda_mma,
     cuda_mma_tiles,
+    cuda_product,
     cuda_threads,
     cuda_tiles,
     cuda_windows,
@@ -90,14 +91,14 @@ def _on_tensor_cores(sch: TVMObject, work: TVMObject, target: Target) -> bool:
     halves = all(str(region.source.ty.dtype) == "float16" for region in reads)
     if not halves or target.gpu.sm < cuda_contraction.ASYNC_SM:
         return False
-    return cuda_contraction.side_by_side(sch, work) % cuda_mma.LOAD_HALVES == 0
+    return cuda_product.side_by_side(sch, work) % cuda_mma.LOAD_HALVES == 0
 
 
 def _product(
     sch: TVMObject, func: TVMObject, blocks: list[TVMObject], work: TVMObject
 ) -> cuda_tiles.Product:
     """The sizes of a contraction."""
-    axes = cuda_contraction.axes_of(sch, work)
+    axes = cuda_product.axes_of(sch, work)
     batch, rows, columns, terms = axes.sizes
     return cuda_tiles.Product(
         batch,
@@ -105,7 +106,7 @@ def _product(
         columns,
         terms,
         trips=axes.extents[axes.sums[0]],
-        side_by_side=cuda_contraction.side_by_side(sch, work),
+        side_by_side=cuda_product.side_by_side(sch, work),
         partial=len(blocks) > 2,
         data_bytes=_data_bytes(func),
         lanes=axes.extents[axes.columns[-1]],

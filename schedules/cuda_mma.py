@@ -18,8 +18,9 @@ from tvmconv.target import Target
 
 from . import cuda_intrinsics as intrinsics
 from . import cuda_threads
-from .cuda_contraction import pipeline, prepare
+from .cuda_contraction import pipeline
 from .cuda_intrinsics import SLICES, SUMS, TILE, WARP
+from .cuda_product import prepare
 from .cuda_threads import LOAD_LANES
 
 #: Halves of one load, and by which rows in shared memory are longer than a multiple of two loads.

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from tvmconv._tvm import TVMObject
+from tvmconv._tvm import TVMObject, tirx
 from tvmconv.kernel import KIND
 from tvmconv.target import Target
 
@@ -68,14 +68,9 @@ def vector_lanes(sch: TVMObject, block: TVMObject, target: Target) -> int:
     found = sch.get(block)
     dtypes = {str(region.source.ty.dtype) for region in (*found.reads, *found.writes)}
     loops = spatial_loops(sch, block)
-    lanes = LOAD_LANES
+    guarded = isinstance(found.body, tirx.IfThenElse)
     wide = len(loops) > 2 and extent(sch, loops[-1]) == target.layout.channel_block
-    return lanes if wide and dtypes == {"float32"} and not has_guard(found.body) else 1
-
-
-def has_guard(body: TVMObject) -> bool:
-    """Whether a block stores its element under a condition."""
-    return type(body).__name__ == "IfThenElse"
+    return LOAD_LANES if wide and dtypes == {"float32"} and not guarded else 1
 
 
 def bind(sch: TVMObject, loop: TVMObject, target: Target) -> None:

@@ -1,0 +1,261 @@
+"""A contraction as a product of matrices, whatever its window.
+
+The axes of a contraction are of four kinds: those of the input and the output alone (pixels, the
+rows of a matrix), those of the weight and the output alone (output channels, its columns), those
+of both and the output (groups, parts of a sum: a matrix each), and those that are summed over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvmconv._tvm import TVMObject, sym, tirx, tvm, tvm_ffi
+
+from . import cuda_threads
+
+_REDUCE = 2
+#: Neighbouring terms that are looked for: what one load of halves brings.
+_LONGEST_RUN = 8
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The iterators of a contraction by kind, as positions among all of them, and all extents."""
+
+    extents: tuple[int, ...]
+    batch: tuple[int, ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    sums: tuple[int, ...]
+
+    def size(self, places: Sequence[int]) -> int:
+        """Product of the extents of some iterators."""
+        return math.prod(self.extents[k] for k in places)
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Matrices, rows, columns and terms."""
+        return (
+            self.size(self.batch),
+            self.size(self.rows),
+            self.size(self.columns),
+            self.size(self.sums),
+        )
+
+
+def axes_of(sch: TVMObject, block: TVMObject) -> Axes:
+    """Sort the iterators of a contraction ``y = y + x * w`` by the operands that they index."""
+    found = sch.get(block)
+    x, w = found.reads
+    kinds: dict[str, list[int]] = {"batch": [], "rows": [], "columns": [], "sums": []}
+    for place, iterator in enumerate(found.iter_vars):
+        in_x, in_w = (_uses(region, iterator.var) for region in (x, w))
+        if iterator.iter_type == _REDUCE:
+            kind = "sums"
+        elif in_x and in_w:
+            kind = "batch"
+        else:
+            kind = "columns" if in_w else "rows"
+        kinds[kind].append(place)
+    extents = tuple(int(v.dom.extent) for v in found.iter_vars)
+    return Axes(extents, **{name: tuple(places) for name, places in kinds.items()})
+
+
+def _uses(region: TVMObject, var: TVMObject) -> bool:
+    """Whether a variable occurs in the indices of a region."""
+    return any(
+        var.same_as(other)
+        for part in region.region
+        for other in tirx.analysis.undefined_vars(part.min, [])
+    )
+
+
+def _fused(
+    axes: Axes, groups: Sequence[Sequence[int]], present: Sequence[int]
+) -> Callable[..., Any]:
+    """An index map: from the iterators that are present to one number for each group of them."""
+
+    def number(index: Sequence[Any], places: Sequence[int]) -> Any:
+        first, *others = [place for place in places if place in present]
+        value = index[present.index(first)]
+        for place in others:
+            value = value * axes.extents[place] + index[present.index(place)]
+        return value
+
+    return lambda *index: [number(index, places) for places in groups if places]
+
+
+def _indices(sch: TVMObject, block: TVMObject, buffer: tuple[str, int]) -> list[int]:
+    """The iterators that are the indices of a block's buffer; TVM leaves out those of extent 1."""
+    found = sch.get(block)
+    region = (found.reads if buffer[0] == "read" else found.writes)[buffer[1]]
+    variables = [iterator.var for iterator in found.iter_vars]
+    return [
+        next(k for k, var in enumerate(variables) if var.same_as(part.min))
+        for part in region.region
+    ]
+
+
+def _index_map(function: Callable[..., Any], rank: int) -> TVMObject:
+    return tvm.tirx.IndexMap.from_func(function, ndim=rank, index_dtype="int32")
+
+
+def _as_product(sch: TVMObject, block: TVMObject, axes: Axes) -> None:
+    """Let a contraction be over (matrix, row, column, term), and its operands matrices."""
+    everything = range(len(axes.extents))
+    forms = [
+        (("read", 0), (axes.batch, axes.rows, axes.sums)),
+        (("read", 1), (axes.batch, axes.sums, axes.columns)),
+        (("write", 0), (axes.batch, axes.rows, axes.columns)),
+    ]
+    for buffer, groups in forms:
+        sch.reindex(block, buffer)
+        present = _indices(sch, block, buffer)
+        sch.transform_layout(block, buffer, _index_map(_fused(axes, groups, present), len(present)))
+    function = _fused(axes, (axes.batch, axes.rows, axes.columns, axes.sums), everything)
+    sch.transform_block_layout(block, _index_map(function, len(everything)))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A contraction as a product of matrices whose extents are multiples of the tile's.
+
+    Attributes
+    ----------
+    work : SBlockRV
+        The product.
+    axes : Axes
+    output : SBlockRV or None
+        The output stage over the same rows and columns, if nothing else follows the product.
+    others : tuple of SBlockRV
+        Otherwise all blocks that follow.
+    """
+
+    work: TVMObject
+    axes: Axes
+    output: TVMObject | None
+    others: tuple[TVMObject, ...]
+
+
+def prepare(
+    sch: TVMObject,
+    blocks: Sequence[TVMObject],
+    work: TVMObject,
+    tile: tuple[int, int, int],
+    splits: int,
+) -> Prepared:
+    """Make a product of matrices of a contraction.
+
+    Parameters
+    ----------
+    sch : Schedule
+    blocks : sequence of SBlockRV
+        All blocks, the output last.
+    work : SBlockRV
+        The contraction.
+    tile : tuple of int
+        Rows, columns and terms of which the extents are to be multiples.
+    splits : int
+        Parts into which the sum is cut.
+    """
+    place = _position(sch, blocks, work)
+    others = [*blocks[:place], *blocks[place + 1 :]]
+    if splits > 1:
+        others.insert(place, work)
+        work = _split_sum(sch, work, splits)
+    axes = axes_of(sch, work)
+    _as_product(sch, work, axes)
+    *matrix, _, _, _ = sch.get_loops(work)
+    sch.pad_einsum(work, [*(1 for _ in matrix), *tile])
+    _inline_copies(sch, work)
+    if len(others) > 1:
+        return Prepared(work, axes, None, tuple(others))
+    _flatten(sch, others[0], axes)
+    return Prepared(work, axes, others[0], ())
+
+
+def _position(sch: TVMObject, blocks: Sequence[TVMObject], block: TVMObject) -> int:
+    """Where a block is among some."""
+    return next(k for k, other in enumerate(blocks) if sch.get(other).same_as(sch.get(block)))
+
+
+def _split_sum(sch: TVMObject, work: TVMObject, splits: int) -> TVMObject:
+    """Cut a sum into equal parts along its outermost axis; the block of the parts is returned."""
+    first = len(cuda_threads.spatial_loops(sch, work))
+    parts, _ = sch.split(sch.get_loops(work)[first], [splits, None])
+    part = sch.rfactor(parts, 0)
+    # What adds up the parts has them as its first axis; sums come last everywhere else.
+    sch.reorder_block_iter_var(work, [*range(1, first + 1), 0])
+    elements = sch.get_loops(part)[:first]
+    sch.reorder(sch.get_loops(part)[first], *elements)
+    return part
+
+
+def _inline_copies(sch: TVMObject, work: TVMObject) -> None:
+    """Inline the copies by which TVM brings matrices into their form, but the last before use."""
+    for block in sch.get_producers(work):
+        for before in sch.get_producers(block):
+            sch.compute_inline(before)
+    (copy,) = sch.get_consumers(work)
+    while _is_copy(sch, copy) and (readers := sch.get_consumers(copy)):
+        sch.compute_inline(copy)
+        (copy,) = readers
+
+
+def _is_copy(sch: TVMObject, block: TVMObject) -> bool:
+    """Whether a block only moves elements."""
+    body = sch.get(block).body
+    return isinstance(body, tirx.BufferStore) and isinstance(body.value, tvm.ir.TensorLoad)
+
+
+def _flatten(sch: TVMObject, output: TVMObject, axes: Axes) -> None:
+    """Let the output stage be over (matrix, row, column) as well."""
+    count = len(sch.get_loops(output))
+    groups = (axes.batch, axes.rows, axes.columns)
+    sch.transform_block_layout(output, _index_map(_fused(axes, groups, range(count)), count))
+
+
+def side_by_side(sch: TVMObject, work: TVMObject) -> int:
+    """How many neighbouring terms of an unscheduled contraction lie side by side in the input.
+
+    A power of 2 up to :data:`_LONGEST_RUN`; each such run begins at a multiple of its length.
+    """
+    found = sch.get(work)
+    *_, last = (v for v in found.iter_vars if v.iter_type == _REDUCE)
+    indices = [part.min for part in found.reads[0].region]
+    run = _LONGEST_RUN
+    while run > 1 and not _is_run(found.iter_vars, last, indices, run):
+        run //= 2
+    return run
+
+
+def _is_run(
+    iterators: Sequence[TVMObject], last: TVMObject, indices: Sequence[TVMObject], run: int
+) -> bool:
+    """Whether so many steps of an iterator are so many neighbours, from a multiple of it on."""
+    extent = int(last.dom.extent)
+    if extent % run:
+        return False
+    analyzer = sym.Analyzer()
+    group, step = tirx.Var("group", "int32"), tirx.Var("step", "int32")
+    analyzer.bind(group, tvm.ir.Range.from_min_extent(0, extent // run))
+    analyzer.bind(step, tvm.ir.Range.from_min_extent(0, run))
+    for iterator in iterators:
+        if not iterator.var.same_as(last.var):
+            analyzer.bind(iterator.var, iterator.dom)
+
+    def at(index: TVMObject, offset: Any) -> TVMObject:
+        value = group * run + offset
+        replaced = (tirx.Var, lambda var: value if var.same_as(last.var) else var)
+        return tvm_ffi.structural_map(index, replaced)
+
+    *outer, inner = indices
+    same = all(analyzer.can_prove_equal(at(index, step), at(index, 0)) for index in outer)
+    return bool(
+        same
+        and analyzer.can_prove_equal(at(inner, step), at(inner, 0) + step)
+        and analyzer.can_prove_equal(tirx.floormod(at(inner, 0), run), 0)
+    )
