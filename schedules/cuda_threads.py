@@ -192,21 +192,22 @@ def _reduce_together(
     loops = spatial_loops(sch, place) or [sch.add_unit_loop(place)]
     lanes = extent(sch, loops[-1]) if len(loops) > 2 else 1
     lanes = lanes if lanes == target.layout.channel_block else 1
-    elements = sch.fuse(*loops) if len(loops) > 1 else loops[0]
-    grid, lane = sch.split(elements, [None, lanes])
+    # Not fused yet: TVM would not recognise the indices of what is computed there.
+    last, lane = sch.split(loops[-1], [None, lanes])
+    loops = [*loops[:-1], last]
     count = sum(v.iter_type == _REDUCE for v in sch.get(block).iter_vars)
     if reader is not None:
-        sch.compute_at(block, grid, preserve_unit_loops=True)
+        sch.compute_at(block, last, preserve_unit_loops=True)
         sch.set_scope(block, 0, "shared")
         # One thread an element: there are more of them.
         _, thread, lane = sch.split(lane, [None, threads, lanes])
         _bind_lanes(sch, lane, thread, lanes)
-        own = sch.get_loops(block)[1:-count]
+        own = sch.get_loops(block)[len(loops) : -count]
         lane = sch.fuse(*own) if len(own) > 1 else own[0]
     reduce = sch.get_loops(block)[-count:]
     terms = sch.fuse(*reduce) if count > 1 else reduce[0]
     _, thread = sch.split(terms, [None, threads])
-    sch.bind(grid, "blockIdx.x")
+    sch.bind(sch.fuse(*loops) if len(loops) > 1 else loops[0], "blockIdx.x")
     _bind_lanes(sch, lane, thread, lanes)
 
 
