@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_file_describes_a_target_of_its_name(path: Path) -> None:
     if target.is_gpu:
         return
     caches = target.caches
-    assert caches.l1_bytes < caches.l2_bytes < caches.l3_bytes
+    assert caches.l1_bytes < caches.l2_bytes < (caches.l3_bytes or math.inf)
     assert (
         caches.l1_bytes_per_cycle
         >= caches.l2_bytes_per_cycle
@@ -91,7 +92,8 @@ def test_file_describes_a_target_of_its_name(path: Path) -> None:
         >= caches.dram_bytes_per_cycle
     )
     assert caches.l1_bytes_per_cycle == target.vector.loads_per_cycle * target.vector.bits / 8
-    assert target.layout.channel_block * 4 == caches.line_bytes
+    if target.arch == "x86_64":
+        assert target.layout.channel_block * 4 == caches.line_bytes
 
 
 def test_names_and_aliases_are_unique() -> None:

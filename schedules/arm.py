@@ -1,0 +1,10 @@
+"""Design spaces for ARM: Advanced SIMD of AArch64 and of ARMv7."""
+
+from __future__ import annotations
+
+from tvmconv.autoschedule.space import DesignSpace, register
+
+from .cpu import candidates, schedule
+
+register(DesignSpace("aarch64", candidates, schedule))
+register(DesignSpace("arm", candidates, schedule))
