@@ -4,7 +4,13 @@ A contraction keeps ``pixels x slots`` vectors of sums in registers. With V vect
 the tile needs ``pixels * slots * V`` registers for sums, ``slots * V`` for weights and one for the
 broadcast input element. One step of the reduction issues as many fused multiply-adds as there are
 sums, and loads ``pixels + slots * V`` operands; the model takes the larger of the two times, and
-the latency of the chain of sums if the tile is too small to hide it. To this come the bytes that
+the latency of the chain of sums if the tile is too small to hide it.
+
+Where a multiply-add takes a lane of a register, several steps may be unrolled: the elements of a
+pixel that they read come by one load, and stay in registers until the last step. That leaves room
+for fewer sums, and takes fewer instructions.
+
+To this come the bytes that
 each tile reads from the cache level in which they lie, and the balance among the threads.
 """
 
@@ -31,8 +37,9 @@ _PART_CYCLES = 1.5
 def candidates(dims: Extents, target: Target) -> list[Candidate]:
     """Every tile that fits the registers, in every order."""
     return [
-        _shared_or_serial(dims, tile, target)
+        _shared_or_serial(dims, replace(tile, steps=steps), target)
         for sizes in _register_tiles(dims, target)
+        for steps in _steps(dims, sizes, target)
         for tile in _orders(dims, sizes)
     ]
 
@@ -52,6 +59,15 @@ def _register_tiles(dims: Extents, target: Target) -> Iterator[tuple[int, ...]]:
         for pixels in _pixel_tiles(_pixel_axes(dims), min(most, _MAX_PIXELS)):
             phase = (1,) * (dims.first_axis - 2)
             yield (pixels[0], slots, *phase, *pixels[1:])
+
+
+def _steps(dims: Extents, sizes: tuple[int, ...], target: Target) -> Iterator[int]:
+    """Steps of the reduction that may be unrolled for a tile; 1 is none."""
+    yield 1
+    steps = costs.lane_steps(dims.reduce[-1], target)
+    weights = sizes[1] * costs.vectors(dims.lanes, target)
+    if dims.shared and costs.fits(math.prod(sizes) // sizes[1], weights, steps, target):
+        yield steps
 
 
 def _pixel_axes(dims: Extents) -> tuple[int, ...]:
@@ -111,7 +127,7 @@ def cycles(dims: Extents, tile: Tile, target: Target) -> float:
     slots = tile.sizes[1]
     pixels = math.prod(tile.sizes) // slots
     sums = pixels * slots * vectors
-    inputs = pixels if dims.shared else pixels * slots
+    inputs = (pixels if dims.shared else pixels * slots) / costs.elements_a_load(tile.steps, target)
     counts = tiles(dims.outer, tile.sizes)
     step = costs.step_cycles(sums, inputs + slots * vectors, target, dims.dots)
     useful = useful_taps(dims, tile)

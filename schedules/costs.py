@@ -15,6 +15,8 @@ TILE_CYCLES = 30.0
 SUM_CYCLES = 3.0
 #: Cycles of loop control for one trip of the loop over the inner input channels.
 TRIP_CYCLES = 2.0
+#: Instructions of a step besides its loads and multiply-adds.
+_LOOP_INSTRUCTIONS = 1
 #: Elements of a map below which one thread is faster than two.
 SERIAL_ELEMENTS = 16384
 #: Bytes of an element.
@@ -39,15 +41,40 @@ def _two_steps(target: Target) -> bool:
     return not target.byte_dot.startswith("vpdpbusd")
 
 
+def lane_steps(extent: int, target: Target) -> int:
+    """Steps of a reduction over so many channels whose elements vector loads bring; 1 is none.
+
+    All of two vectors' worth, because LLVM unrolls a loop of two trips; else one vector's worth.
+    """
+    lanes = target.vector.f32_lanes
+    if not target.vector.lane_operand or extent % lanes:
+        return 1
+    return extent if extent <= 2 * lanes else lanes
+
+
+def elements_a_load(steps: int, target: Target) -> int:
+    """Elements of the input that one load brings, where so many steps are unrolled."""
+    return min(steps, target.vector.f32_lanes)
+
+
+def fits(pixels: int, weights: int, steps: int, target: Target) -> bool:
+    """Whether registers hold the sums, one step's weights and the pixels' elements of all steps."""
+    vectors = pixels * steps // target.vector.f32_lanes
+    return steps > 1 and pixels * weights + weights + vectors <= target.vector.registers
+
+
 def step_cycles(sums: int, loads: float, target: Target, dots: bool = False) -> float:
-    """Cycles of one step of a reduction: so many multiply-adds and loads, a chain of sums each."""
+    """Cycles of one step of a reduction: so many multiply-adds and loads, a chain of sums each.
+
+    A core that issues in order waits for each load of a vector before it goes on multiplying.
+    """
     core = target.vector
     products = 2 * sums if dots and _two_steps(target) else sums
-    return max(
-        products / core.fma_per_cycle,
-        loads / core.loads_per_cycle,
-        core.fma_latency + CHAIN_CYCLES,
-    )
+    arithmetic, memory = products / core.fma_per_cycle, loads / core.loads_per_cycle
+    work = arithmetic + memory if target.in_order else max(arithmetic, memory)
+    if core.issue_width:
+        work = max(work, (products + loads + _LOOP_INSTRUCTIONS) / core.issue_width)
+    return max(work, core.fma_latency + CHAIN_CYCLES)
 
 
 def overlapped(compute: float, memory: float) -> float:

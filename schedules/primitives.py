@@ -153,25 +153,32 @@ class Tile:
     swept : int
         How many of the inner tile loops stand inside the loop over the parts of a sum, so that they
         sweep over the output with each part's weights; the tiles divide their axes.
+    steps : int
+        Steps of the innermost reduction that are unrolled, so that a vector load brings the
+        elements of all; 1 is none.
     """
 
     sizes: tuple[int, ...]
     order: tuple[int, ...]
     fused: int
     swept: int = 0
+    steps: int = 1
 
     def knobs(self) -> tuple[tuple[str, int], ...]:
         """The tile as a point of a design space; :meth:`of` makes it again."""
         sizes = [(f"size{axis}", size) for axis, size in enumerate(self.sizes)]
         order = [(f"order{place}", axis) for place, axis in enumerate(self.order)]
-        return (*sizes, *order, ("fused", self.fused), ("swept", self.swept))
+        steps = [("steps", self.steps)] if self.steps > 1 else []
+        return (*sizes, *order, ("fused", self.fused), ("swept", self.swept), *steps)
 
     @classmethod
     def of(cls, knobs: Sequence[tuple[str, int]]) -> Tile:
         """The tile with these knobs."""
-        *both, fused, swept = (value for _, value in knobs)
-        rank = len(both) // 2
-        return cls(tuple(both[:rank]), tuple(both[rank:]), fused, swept)
+        named = dict(knobs)
+        rank = sum(name.startswith("size") for name in named)
+        sizes = tuple(named[f"size{axis}"] for axis in range(rank))
+        order = tuple(named[f"order{place}"] for place in range(rank))
+        return cls(sizes, order, named["fused"], named["swept"], named.get("steps", 1))
 
 
 def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bool) -> None:
@@ -204,7 +211,7 @@ def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bo
     if tile.swept:
         _sweep(sch, blocks, outer[-1 - tile.swept], tile, order)
     else:
-        sum_at(sch, blocks.work, blocks.total, outer[-1], order, unroll_window)
+        sum_at(sch, blocks.work, blocks.total, outer[-1], order, unroll_window, tile.steps)
     unroll_tile(sch, sch.get_loops(blocks.output)[-len(order) :])
 
 
@@ -222,7 +229,7 @@ def _sweep(
     unroll_tile(sch, ordered)
     init = sch.decompose_reduction(blocks.total, part)
     sch.vectorize(sch.get_loops(init)[-1])
-    _sum_at(sch, blocks.work, innermost, order, False)
+    _sum_at(sch, blocks.work, innermost, order, False, tile.steps)
 
 
 def sum_at(
@@ -232,6 +239,7 @@ def sum_at(
     place: TVMObject,
     order: Sequence[int],
     unroll: bool = False,
+    steps: int = 1,
 ) -> None:
     """Compute a sum, or the parts of one and their total, at a loop, in registers.
 
@@ -244,14 +252,21 @@ def sum_at(
         Output axes from the outermost loop of the tile to the innermost, its vector.
     unroll : bool
         Unroll the reduction's loops as well.
+    steps : int
+        Unroll so many steps of the innermost of them; they divide it.
     """
     if total is not None:
         place = _sum_at(sch, total, place, order, False)
-    _sum_at(sch, block, place, order, unroll)
+    _sum_at(sch, block, place, order, unroll, steps)
 
 
 def _sum_at(
-    sch: TVMObject, block: TVMObject, place: TVMObject, order: Sequence[int], unroll: bool
+    sch: TVMObject,
+    block: TVMObject,
+    place: TVMObject,
+    order: Sequence[int],
+    unroll: bool,
+    steps: int = 1,
 ) -> TVMObject:
     """Compute a reduction at a loop, its own loops outside and the tile's, unrolled, inside.
 
@@ -266,7 +281,11 @@ def _sum_at(
     # Of partial sums, the first axis is the number of the part: one of them at a time.
     part, tile = spatial[: -len(order)], spatial[-len(order) :]
     ordered = [tile[k] for k in order]
+    if steps > 1:
+        reduce = [*reduce[:-1], *sch.split(reduce[-1], [None, steps])]
     sch.reorder(*part, *reduce, *ordered)
+    if steps > 1:
+        sch.unroll(reduce[-1])
     if unroll:
         for loop in reduce:
             sch.unroll(loop)

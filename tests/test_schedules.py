@@ -9,7 +9,15 @@ import pytest
 from tvmconv.schedules import contraction, costs
 from tvmconv.schedules.primitives import Tile, extents, find_blocks
 
-from tests.kernels import compile_specs, cpu_targets, host, problem_kernel, problem_spec, trials
+from tests.kernels import (
+    BLOCK,
+    compile_specs,
+    cpu_targets,
+    host,
+    problem_kernel,
+    problem_spec,
+    trials,
+)
 from tvmconv import ops
 from tvmconv.accuracy import Trial
 from tvmconv.autoschedule.space import Candidate, space_for
@@ -149,18 +157,18 @@ def test_a_family_without_schedules_is_refused() -> None:
 # --- the space and the model of x86
 
 
-def dims_of(text: str) -> Any:
+def dims_of(text: str, block: int = BLOCK) -> Any:
     from tvmconv._tvm import s_tir
 
-    schedule = s_tir.Schedule(prim_func(problem_spec(Problem.parse(text)), "main"))
+    schedule = s_tir.Schedule(prim_func(problem_spec(Problem.parse(text), block), "main"))
     return extents(schedule, find_blocks(schedule))
 
 
 @pytest.mark.parametrize("text", [*LAYERS, *SMALL[:10]])
 def test_tiles_fit_the_registers(text: str) -> None:
     """Sums, weights and a broadcast element, unless that is an operand in memory."""
-    dims = dims_of(text)
     for target in cpu_targets():
+        dims = dims_of(text, target.layout.channel_block)
         found = [Tile.of(c.knobs) for c in contraction.candidates(dims, target)]
         assert found
         for tile in found:
@@ -216,8 +224,8 @@ def best_tile(dims: Any, target: Target) -> Tile:
 @pytest.mark.parametrize("text", [text for text in LAYERS if not text.startswith("dense")])
 def test_the_best_tile_hides_the_latency(text: str) -> None:
     """Enough sums for every step to be bound by the multiply-adds, on every target with FMA."""
-    dims = dims_of(text)
     for target in cpu_targets():
+        dims = dims_of(text, target.layout.channel_block)
         best = best_tile(dims, target)
         sums = max(1, 32 * dims.lanes // target.vector.bits)
         for extent in best.sizes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tvmconv.target import Match, Target, targets
 CPUINFO = Path("/proc/cpuinfo")
 SYSFS = Path("/sys")
 
-#: LLVM's names of features whose flag in ``/proc/cpuinfo`` has another name.
+#: LLVM's names of features whose flag in ``/proc/cpuinfo`` has another name, on x86.
 _FLAGS = {
     "avx512bf16": "avx512_bf16",
     "avx512bitalg": "avx512_bitalg",
@@ -41,20 +41,38 @@ _FLAGS = {
     "sse4.1": "sse4_1",
     "sse4.2": "sse4_2",
 }
+#: The same on Arm, by ``Target.arch``: Linux's arm64 and 32-bit Arm name theirs differently.
+_ARM_FLAGS = {
+    "aarch64": {
+        "crc": "crc32",
+        "dotprod": "asimddp",
+        "fp-armv8": "fp",
+        "fullfp16": "asimdhp",
+        "lse": "atomics",
+        "neon": "asimd",
+        "rcpc": "lrcpc",
+        "rdm": "asimdrdm",
+    },
+    "arm": {"vfp4": "vfpv4"},
+}
 _SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _CACHE_FIELDS = {"1": "l1_bytes", "2": "l2_bytes", "3": "l3_bytes"}
 
 
 @dataclass(frozen=True)
 class CpuInfo:
-    """What ``/proc/cpuinfo`` says of an x86 CPU.
+    """What ``/proc/cpuinfo`` says of an x86 or Arm CPU.
 
     Attributes
     ----------
     vendor, family, model, name
-        Of the first processor.
+        Of the first processor; of an Arm CPU only the name.
     flags : frozenset of str
         Those that every processor has.
+    arch : str
+        As in ``Target.arch``.
+    implementer, part : int
+        Of the last processor: where there are cores of two kinds, the large ones come last.
     """
 
     vendor: str
@@ -62,10 +80,14 @@ class CpuInfo:
     model: int
     name: str
     flags: frozenset[str]
+    arch: str = "x86_64"
+    implementer: int = 0
+    part: int = 0
 
     def lacking(self, features: Iterable[str]) -> list[str]:
         """List those of some features, in LLVM's names, that the CPU does not have."""
-        return [feature for feature in features if _FLAGS.get(feature, feature) not in self.flags]
+        names = _ARM_FLAGS.get(self.arch, _FLAGS)
+        return [feature for feature in features if names.get(feature, feature) not in self.flags]
 
 
 def parse_cpuinfo(text: str) -> CpuInfo:
@@ -74,13 +96,15 @@ def parse_cpuinfo(text: str) -> CpuInfo:
     Raises
     ------
     EnvironmentError_
-        If it is not that of an x86 CPU.
+        If it is not that of an x86 or Arm CPU.
     """
     processors = []
     for block in text.strip().split("\n\n"):
         pairs = (line.partition(":") for line in block.splitlines())
         processors.append({key.strip(): value.strip() for key, _, value in pairs})
     first = processors[0]
+    if any("CPU implementer" in processor for processor in processors):
+        return _arm_cpu(processors)
     if "flags" not in first or "vendor_id" not in first:
         raise EnvironmentError_(
             f"no target file matches this CPU ({platform.machine()}); name one with --target"
@@ -96,9 +120,24 @@ def parse_cpuinfo(text: str) -> CpuInfo:
     )
 
 
+def _arm_cpu(processors: Sequence[Mapping[str, str]]) -> CpuInfo:
+    """Describe an Arm CPU: 32 bits if its kernel lists NEON by that name."""
+    known = [p for p in processors if "CPU implementer" in p]
+    flags = frozenset.intersection(*(frozenset(p.get("Features", "").split()) for p in known))
+    last = known[-1]
+    part = _integer(last.get("CPU part", ""))
+    name = last.get("model name") or f"Arm CPU, part {part:#x}"
+    implementer = _integer(last["CPU implementer"])
+    arch = "aarch64" if "asimd" in flags else "arm"
+    return CpuInfo("", -1, -1, name, flags, arch, implementer, part)
+
+
 def _integer(text: str) -> int:
-    """Convert a decimal number, or give -1, which matches no chip."""
-    return int(text) if text.isdecimal() else -1
+    """Convert a decimal or hexadecimal number, or give -1, which matches no chip."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        return -1
 
 
 def match_target(cpu: CpuInfo, candidates: Collection[Target] | None = None) -> Target:
@@ -113,6 +152,7 @@ def match_target(cpu: CpuInfo, candidates: Collection[Target] | None = None) -> 
         If the CPU lacks something of the lowest level; the message names it.
     """
     known = targets().values() if candidates is None else candidates
+    known = [target for target in known if target.arch == cpu.arch]
     levels = [(t, t.match) for t in known if t.match and t.match.flags]
     fitting = {t.name: t for t, match in levels if not cpu.lacking(match.flags)}
     if not fitting:
@@ -131,7 +171,9 @@ def match_target(cpu: CpuInfo, candidates: Collection[Target] | None = None) -> 
 
 def _is_chip(cpu: CpuInfo, match: Match) -> bool:
     return (
-        cpu.vendor == match.vendor
+        cpu.implementer == match.implementer and cpu.part in match.parts
+        if match.parts
+        else cpu.vendor == match.vendor
         and cpu.family == match.family
         and any(low <= cpu.model <= high for low, high in match.models)
     )

@@ -29,6 +29,8 @@ else:
     import tomli as tomllib
 
 HOST = "host"
+#: C libraries that zig has for Linux, as its triples name them.
+LIBCS = ("gnu", "musl")
 _F32_BITS, _AVX512_BITS = 32, 512
 #: Instructions for sums of products of bytes: four products and a sum in one, two products of
 #: 16 bits and their sum, or shifts and products, which need none.
@@ -49,12 +51,15 @@ class Llvm:
         Each with its sign: ``"-prefer-256-bit"``.
     opt_level : int
         0 to 3.
+    mca_cpu : str
+        The CPU whose scheduling model ``llvm-mca`` is to use, if that of ``cpu`` is another core's.
     """
 
     triple: str
     cpu: str
     features: tuple[str, ...]
     opt_level: int
+    mca_cpu: str = ""
 
     def __post_init__(self) -> None:
         """Check what a wrong value of would make LLVM fail late."""
@@ -98,6 +103,10 @@ class Vector:
         Whether an FMA can take a scalar from memory into all lanes.
     byte_dot : str
         The instruction for sums of products of bytes, one of :data:`BYTE_DOTS`.
+    lane_operand : bool
+        Whether an FMA can take one lane of a register into all lanes.
+    issue_width : float
+        Instructions that the core starts in a cycle; 0 where that is never what limits it.
     """
 
     bits: int
@@ -107,6 +116,8 @@ class Vector:
     loads_per_cycle: float
     embedded_broadcast: bool
     byte_dot: str
+    lane_operand: bool = False
+    issue_width: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -118,6 +129,7 @@ class Vector:
         )
         for name in ("registers", "fma_per_cycle", "fma_latency", "loads_per_cycle"):
             require(getattr(self, name) > 0, f"vector.{name}", "must be positive")
+        require(self.issue_width >= 0, "vector.issue_width", "must be at least 0")
 
     @property
     def f32_lanes(self) -> int:
@@ -172,6 +184,8 @@ class Layout:
 class Match:
     """How :mod:`tvmconv.host` recognises the target; features are named as LLVM names them.
 
+    A chip is one of x86, with a vendor, or one of Arm, with an implementer.
+
     Attributes
     ----------
     flags : tuple of str
@@ -179,7 +193,9 @@ class Match:
     level : str
         For a chip: the ISA level that it must have in full.
     vendor, family, models
-        For a chip: as in ``/proc/cpuinfo``; ``models`` are inclusive ranges.
+        For a chip of x86: as in ``/proc/cpuinfo``; ``models`` are inclusive ranges.
+    implementer, parts
+        For a chip of Arm: as in ``/proc/cpuinfo``.
     extra : tuple of str
         For a chip: what LLVM's CPU name implies above the level. A feature that the host lacks is
         switched off.
@@ -191,14 +207,18 @@ class Match:
     family: int = 0
     models: tuple[tuple[int, int], ...] = ()
     extra: tuple[str, ...] = ()
+    implementer: int = 0
+    parts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that it is a level or a chip."""
-        chip = (self.level, self.vendor, self.models)
+        x86, arm = (self.vendor, self.models), (self.implementer, self.parts)
+        is_chip = self.level and ((all(x86) and not any(arm)) or (all(arm) and not any(x86)))
         require(
-            not any(chip) if self.flags else all(chip),
+            not any((self.level, *x86, *arm)) if self.flags else bool(is_chip),
             "match",
-            "needs either flags, or level, vendor, family and models",
+            "needs either flags, or level, vendor, family and models, or level, implementer and"
+            " parts",
         )
 
 
@@ -228,6 +248,8 @@ class Target:
         None for a file that detection does not consider.
     device : Device or None
         None for a CPU.
+    in_order : bool
+        Whether the core starts instructions in the program's order only.
     """
 
     name: str
@@ -243,6 +265,7 @@ class Target:
     layout: Layout
     match: Match | None = None
     device: Device | None = None
+    in_order: bool = False
 
     def __post_init__(self) -> None:
         """Check what concerns several tables."""
@@ -253,8 +276,9 @@ class Target:
         require(self.frequency_ghz > 0, "frequency_ghz", "must be positive")
         host = self.zig.triple.split("-")[0] if self.device else self.arch
         for tool, triple in (("llvm", self.llvm.triple), ("zig", self.zig.triple)):
+            begins = triple.split("-")[0]
             require(
-                triple.split("-")[0] == host,
+                begins == host or (host == "arm" and begins.startswith("armv7")),
                 f"{tool}.triple",
                 f"{triple!r} does not begin with {'' if self.device else 'arch '}{host!r}",
             )
@@ -317,6 +341,25 @@ class Target:
         if name == "vpdpbusd" and f"-{feature}" in self.llvm.features:
             name = "pmaddwd"
         return name if name == "portable" else f"{name}.{bits}"
+
+    def with_libc(self, libc: str | None) -> Target:
+        """The same machine with another C library, ``gnu`` or ``musl``; itself if None.
+
+        Raises
+        ------
+        InputError
+            If zig has no such library, or only what the file names is known to work.
+        """
+        if libc is None:
+            return self
+        kinds = "|".join(LIBCS)
+        found = re.fullmatch(rf"(.*-linux-)({kinds})((?:eabihf)?)(\.[0-9.]+)?", self.zig.triple)
+        if libc not in LIBCS or found is None:
+            raise InputError(f"{self.name}: libc {libc!r} cannot replace that of {self.zig.triple}")
+        if libc == found[2]:
+            return self
+        triple = f"{found[1]}{libc}{found[3]}"
+        return replace(self, zig=replace(self.zig, triple=triple))
 
     def with_threads(self, threads: int | None) -> Target:
         """The same machine with so many cores to use; itself if None, or if it is a GPU."""

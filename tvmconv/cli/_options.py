@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from tvmconv.errors import InputError
+from tvmconv.target import LIBCS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Decorator = Callable[[_Function], _Function]
@@ -60,6 +61,11 @@ target_option: _Decorator[Any] = click.option(
     default="host",
     show_default=True,
     help="A name from `tvmconv targets`, `host` to detect, or the path of a .toml file.",
+)
+libc_option: _Decorator[Any] = click.option(
+    "--libc",
+    type=click.Choice(LIBCS),
+    help="The C library of the system that runs it; the target's if not given.",
 )
 threads_option: _Decorator[Any] = click.option(
     "--threads",

@@ -16,9 +16,9 @@ from tvmconv.cli._options import (
     threads_option,
     untuned_option,
 )
-from tvmconv.cli._output import progress_bar, show
+from tvmconv.cli._output import print_table, progress_bar, show
 from tvmconv.cli._suite import models_or_suite, sources
-from tvmconv.errors import VerificationError
+from tvmconv.errors import InputError, VerificationError
 from tvmconv.report import require_report, write_bench_report
 from tvmconv.target import load_target
 
@@ -51,6 +51,11 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @batch_option
 @click.option("--layers", is_flag=True, help="Also time each layer of a network.")
+@click.option(
+    "--static",
+    is_flag=True,
+    help="Run nothing: score each kernel's hot loop by llvm-mca, for a target not at hand.",
+)
 @log_option
 @untuned_option
 @json_file_option
@@ -66,6 +71,7 @@ def command(
     rounds: int,
     batch: int | None,
     layers: bool,
+    static: bool,
     log: tuple[Path, ...],
     untuned: bool,
     json_file: Path | None,
@@ -79,6 +85,18 @@ def command(
     found = sources(models, suite_name, filter)
     machine = load_target(target)
     check_files(JSON=json_file, report=page)
+    if static:
+        if against or layers or page is not None:
+            raise InputError("--static runs nothing: it goes with no --against, --layers, --report")
+        from tvmconv.bench.static import COLUMNS, static_report
+
+        scored = static_report(
+            found, target=machine, threads=threads, batch=batch, log=log, tuned=not untuned
+        )
+        rows = [score.row() for score in scored.scores]
+        write_json(scored.to_json(), json_file, lambda: print_table(COLUMNS, rows))
+        click.echo(scored.summary(), err=True)
+        return
     if page is not None:
         require_report()
     from tvmconv.bench import bench_models

@@ -12,6 +12,7 @@ from tvmconv.cli._options import (
     batch_option,
     debug_option,
     exact_option,
+    libc_option,
     log_option,
     model_source,
     params_option,
@@ -47,6 +48,7 @@ DUMPS = {
     type=click.Path(path_type=Path),
     help="The file to write; it appears when it is whole.",
 )
+@libc_option
 @threads_option
 @click.option(
     "--format",
@@ -79,6 +81,7 @@ def command(
     model: str,
     target: str,
     output: Path,
+    libc: str | None,
     threads: int | None,
     form: Format,
     dump: tuple[str, ...],
@@ -91,7 +94,7 @@ def command(
 ) -> None:
     """Compile a model, or one problem, to a file that runs by itself."""
     source = model_source(model)
-    machine = load_target(target)
+    machine = load_target(target).with_libc(libc)
     dumps = {kind: output.with_suffix(DUMPS[kind]) for kind in dump}
     for kind, path in dumps.items():
         if path == output:

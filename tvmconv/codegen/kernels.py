@@ -10,6 +10,7 @@ from tvmconv import ops, te_dot
 from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
 from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.guards import guard_phases
+from tvmconv.codegen.lanes import load_lanes
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
@@ -77,14 +78,14 @@ def scheduled(spec: KernelSpec, symbol: str, target: Target, choice: Choice = No
 
 
 def finish(sch: TVMObject, target: Target) -> TVMObject:
-    """The scheduled function with its tails overlapped, without the taps in the padding.
+    """The scheduled function after the rewrites of :mod:`~tvmconv.codegen.tir` and ``lanes``.
 
     Dot products of bytes are those of the target's instruction. The tails of a GPU's tiles are
     threads that do nothing.
     """
     func = sch.mod["main"]
     if not target.is_gpu:
-        func = skip_padding(overlap_tails(func))
+        func = load_lanes(skip_padding(overlap_tails(func)))
     return te_dot.selected(func, target)
 
 

@@ -20,28 +20,28 @@ from tvmconv.ops import phases
 _SPATIAL, _REDUCE = 0, 2
 
 
-def _rebuild(stmt: TVMObject, visit: Callable[[TVMObject], TVMObject | None]) -> TVMObject:
+def rebuild(stmt: TVMObject, visit: Callable[[TVMObject], TVMObject | None]) -> TVMObject:
     """Copy a statement; where ``visit`` returns a statement, that one stands instead."""
     replaced = visit(stmt)
     if replaced is not None:
         return replaced
     if isinstance(stmt, s_tir_stmt.SBlockRealize):
-        block = _rebuild(stmt.block, visit)
+        block = rebuild(stmt.block, visit)
         return s_tir_stmt.SBlockRealize(stmt.iter_values, stmt.predicate, block)
     if isinstance(stmt, s_tir_stmt.SBlock):
-        init = None if stmt.init is None else _rebuild(stmt.init, visit)
-        return _block_with(stmt, _rebuild(stmt.body, visit), init, stmt.writes)
+        init = None if stmt.init is None else rebuild(stmt.init, visit)
+        return _block_with(stmt, rebuild(stmt.body, visit), init, stmt.writes)
     if isinstance(stmt, tirx.For):
-        return _loop_with(stmt, _rebuild(stmt.body, visit))
+        return loop_with(stmt, rebuild(stmt.body, visit))
     if isinstance(stmt, tirx.SeqStmt):
-        return tirx.SeqStmt([_rebuild(part, visit) for part in stmt.seq])
+        return tirx.SeqStmt([rebuild(part, visit) for part in stmt.seq])
     if isinstance(stmt, tirx.IfThenElse):
-        other = None if stmt.else_case is None else _rebuild(stmt.else_case, visit)
-        return tirx.IfThenElse(stmt.condition, _rebuild(stmt.then_case, visit), other)
+        other = None if stmt.else_case is None else rebuild(stmt.else_case, visit)
+        return tirx.IfThenElse(stmt.condition, rebuild(stmt.then_case, visit), other)
     return stmt
 
 
-def _loop_with(loop: TVMObject, body: TVMObject) -> TVMObject:
+def loop_with(loop: TVMObject, body: TVMObject) -> TVMObject:
     """Copy a loop with another body."""
     return tirx.For(
         loop.loop_var,
@@ -119,11 +119,11 @@ def retarget_output(func: TVMObject, shape: Sequence[int], offsets: Sequence[int
             indices, _ = place([r.min for r in stmt.writes[0].region])
             ranges = [tvm.ir.Range.from_min_extent(i, 1) for i in indices]
             writes = [tirx.BufferRegion(new, ranges)]
-            init = None if stmt.init is None else _rebuild(stmt.init, visit)
-            return _block_with(stmt, _rebuild(stmt.body, visit), init, writes)
+            init = None if stmt.init is None else rebuild(stmt.init, visit)
+            return _block_with(stmt, rebuild(stmt.body, visit), init, writes)
         return None
 
-    body = _rebuild(func.body, visit)
+    body = rebuild(func.body, visit)
     params = [*func.params[:-1], new]
     return tirx.PrimFunc(params, body, func.ret_type, func.attrs)
 
@@ -211,19 +211,19 @@ def overlap_tails(func: TVMObject) -> TVMObject:
     def visit(stmt: TVMObject) -> TVMObject | None:
         if isinstance(stmt, tirx.For):
             loops.append(stmt)
-            body = _rebuild(stmt.body, visit)
+            body = rebuild(stmt.body, visit)
             loops.pop()
-            return _loop_with(stmt, body)
+            return loop_with(stmt, body)
         if isinstance(stmt, s_tir_stmt.SBlockRealize) and len(stmt.iter_values):
             guards = _conjuncts(stmt.predicate)
             values, moved, tiles = _overlapped(stmt, loops)
             _check_sums(stmt, tiles, loops, started)
             if moved != len(guards):
                 raise ValueError(f"cannot remove the guard {stmt.predicate} of {stmt.block}")
-            return s_tir_stmt.SBlockRealize(values, True, _rebuild(stmt.block, visit))
+            return s_tir_stmt.SBlockRealize(values, True, rebuild(stmt.block, visit))
         return None
 
-    return func.with_body(_rebuild(func.body, visit))
+    return func.with_body(rebuild(func.body, visit))
 
 
 def _conjuncts(predicate: TVMObject) -> list[TVMObject]:
@@ -262,7 +262,7 @@ def _check_sums(
     if not sums:
         started[buffer] = around
         return
-    reduced = [k for k, var in enumerate(around) for value in sums if _uses(value, var)]
+    reduced = [k for k, var in enumerate(around) for value in sums if uses(value, var)]
     outside = all(k < min(reduced, default=len(around)) for k in _places(tiles, around))
     begins = block.init is not None or all(
         any(var.same_as(other) for other in started.get(buffer, [])) for var in tiles
@@ -276,7 +276,7 @@ def _places(variables: Sequence[TVMObject], among: Sequence[TVMObject]) -> list[
     return [k for k, other in enumerate(among) if any(v.same_as(other) for v in variables)]
 
 
-def _uses(value: TVMObject, variable: TVMObject) -> bool:
+def uses(value: TVMObject, variable: TVMObject) -> bool:
     """Whether a variable occurs in an expression."""
     return any(variable.same_as(v) for v in tirx.analysis.undefined_vars(value, []))
 
@@ -294,7 +294,7 @@ def _overlapped(
         if iter_var.iter_type == _SPATIAL and _max_value(analyzer, value) >= extent:
             outer, rest = _tile(analyzer, value, extent)
             value = tirx.min(outer, extent - int(outer.b)) + rest
-            tiles += [loop.loop_var for loop in loops if _uses(outer, loop.loop_var)]
+            tiles += [loop.loop_var for loop in loops if uses(outer, loop.loop_var)]
             moved += 1
         values.append(value)
     return values, moved, tiles
@@ -358,12 +358,12 @@ def skip_padding(func: TVMObject) -> TVMObject:
     def visit(stmt: TVMObject) -> TVMObject | None:
         if isinstance(stmt, tirx.For):
             loops.append(stmt)
-            body = _rebuild(stmt.body, visit)
+            body = rebuild(stmt.body, visit)
             loops.pop()
             conditions = guards.pop(stmt.loop_var, [])
             if conditions:
                 body = tirx.IfThenElse(tirx.all(*conditions), body, None)
-            return _loop_with(stmt, body)
+            return loop_with(stmt, body)
         if isinstance(stmt, s_tir_stmt.SBlockRealize):
             if WINDOW in stmt.block.annotations:
                 guards.update(_tap_guards(stmt, loops))
@@ -371,7 +371,7 @@ def skip_padding(func: TVMObject) -> TVMObject:
                 guards.update(_phase_guards(stmt, loops))
         return None
 
-    return func.with_body(_rebuild(func.body, visit))
+    return func.with_body(rebuild(func.body, visit))
 
 
 def _tap_guards(
@@ -464,7 +464,7 @@ def _first_and_span(
 ) -> tuple[TVMObject, int]:
     """The first of the positions that loops pass over, and how far the last one is from it."""
     terms = _terms(position)
-    moving = [term for term in terms if any(_uses(term, var) for var in inside)]
+    moving = [term for term in terms if any(uses(term, var) for var in inside)]
     fixed = [term for term in terms if not any(term.same_as(other) for other in moving)]
     first = functools.reduce(operator.add, fixed, tirx.const(0, "int32"))
     lows = sum(_min_value(analyzer, term) for term in moving)

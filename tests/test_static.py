@@ -1,0 +1,126 @@
+"""Reading assembly, and scores by llvm-mca."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tvmconv.codegen import mca
+from tvmconv.codegen.loops import Loop, hot_loop, loops
+from tvmconv.errors import EnvironmentError_
+from tvmconv.target import load_target
+
+#: An outer loop around an inner one, whose comments and directives are no instructions.
+AARCH64 = """
+\t.text
+k:
+\tmov\tx6, xzr
+.LBB0_1:
+\tstr\tq7, [sp, #16]
+\tmov\tx5, xzr
+\t.p2align\t4
+.LBB0_2:                                // =>This Inner Loop
+\tldp\tq0, q1, [x3]
+\tfmla\tv2.4s, v0.4s, v1.s[0]
+\tldr\tx9, [sp, #8]                   // 8-byte Folded Reload
+\tldr\tq9, [sp, #32]                  // 16-byte Folded Reload
+\tfmla\tv3.4s, v0.4s, v1.s[1]
+\tsubs\tx5, x5, #1
+\tb.ne\t.LBB0_2
+\tfmul\tv2.4s, v2.4s, v3.4s
+\tcbnz\tx6, .LBB0_1
+\tcbz\tx7, .LBB0_3
+.LBB0_3:
+\tret
+"""
+
+
+def test_a_loop_is_without_those_inside_it() -> None:
+    outer, inner = loops(AARCH64, "aarch64")
+    assert inner == hot_loop(AARCH64, "aarch64")
+    assert (inner.fmas, inner.spills, len(inner.instructions)) == (2, 1, 7)
+    assert inner.instructions[3] == "ldr\tq9, [sp, #32]"
+    assert (outer.fmas, outer.spills, len(outer.instructions)) == (0, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("arch", "text"),
+    [
+        ("x86_64", "\tvfmadd231ps\t(%rax), %ymm1, %ymm2\n\tvmovups\t%ymm3, 32(%rsp)\n\tjne\t"),
+        ("arm", "\tvfma.f32\tq0, q1, q2\n\tvst1.64\t{d0, d1}, [sp:128]\n\tbne\t"),
+        ("riscv64", "\tfmadd.s\tfa0, fa1, fa2, fa0\n\tfsw\tfa0, 8(sp)\n\tbne\ta0, a1, "),
+    ],
+)
+def test_other_architectures(arch: str, text: str) -> None:
+    found = hot_loop(f".LBB0_1:\n{text}.LBB0_1\n", arch)
+    assert found is not None
+    assert (found.fmas, found.spills, len(found.instructions)) == (1, 1, 3)
+
+
+def test_no_loop() -> None:
+    assert hot_loop("k:\n\tfmla\tv2.4s, v0.4s, v1.s[0]\n\tret\n", "aarch64") is None
+
+
+needs_mca = pytest.mark.skipif(
+    not any(shutil.which(f"llvm-mca-{version}") for version in range(16, 40)),
+    reason="needs Debian's llvm-19: before 16 it had no model of Neoverse N1",
+)
+
+
+@needs_mca
+def test_scores_of_known_loops() -> None:
+    """Twelve sums keep the pipes busy; a single one waits for itself."""
+    sums = tuple(f"fmla v{k}.4s, v30.4s, v31.s[0]" for k in range(12))
+    one = load_target("cortex-a72")
+    assert mca.score(Loop(sums, 12, 0), one).share == pytest.approx(1, abs=0.02)
+    chain = mca.score(Loop(("fmla v0.4s, v30.4s, v31.s[0]",), 1, 0), load_target("neoverse-n1"))
+    assert chain.cycles == pytest.approx(4, abs=0.1)
+    assert chain.share == pytest.approx(1 / 8, abs=0.01)
+    assert mca.score(Loop(sums, 12, 0), load_target("cortex-a76")).cycles < 7
+
+
+@needs_mca
+def test_what_the_tool_refuses_is_one_line() -> None:
+    strange = Loop(("frobnicate x0", "fmla v0.4s, v1.4s, v2.4s"), 1, 0)
+    with pytest.raises(EnvironmentError_, match=r"^cannot score code for cortex-a72: llvm-mca: "):
+        mca.score(strange, load_target("cortex-a72"))
+    target = load_target("cortex-a7")
+    with pytest.raises(EnvironmentError_, match=r"^cannot score code for cortex-a7: llvm-mca: "):
+        mca.score(Loop(("vfma.f32 q0, q1, q2",), 1, 0), target)
+
+
+def test_without_the_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnvironmentError_, match=r"llvm-mca is missing: apt-get install llvm-19$"):
+        mca.score(Loop(("fmla v0.4s, v1.4s, v2.4s",), 1, 0), load_target("neoverse-n1"))
+
+
+def test_the_newest_tool_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer = json.dumps({"CodeRegions": [{"SummaryView": {"TotalCycles": 800}}]})
+    for name, exits in (("llvm-mca", 1), ("llvm-mca-9", 1), ("llvm-mca-22", 0)):
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\necho '{answer}'\nexit {exits}\n")
+        script.chmod(0o755)
+    (tmp_path / "llvm-mca-99").write_text("no program")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert mca._tool() == str(tmp_path / "llvm-mca-22")
+    target = replace(load_target("neoverse-n1"), description="not cached")
+    assert mca.score(Loop(("fmla v0.4s, v1.4s, v2.4s",), 2, 0), target).cycles == 8
+
+
+@needs_mca
+def test_a_report() -> None:
+    from tvmconv.bench.static import static_report
+
+    layers = ["conv2d:1x128x28x28:128x3x3:padding=1", "conv2d:1x512x7x7:512x3x3:padding=1"]
+    layers += ["conv2d:1x64x56x56:256x1x1", "max_pool2d:1x64x56x56:2x2:stride=2"]
+    for name in ("cortex-a72", "cortex-a76", "neoverse-n1"):
+        report = static_report(layers, target=load_target(name), tuned=False)
+        assert len(report.scores) == 3
+        assert report.median_share >= 0.85, report.summary()
+        assert not [score for score in report.scores if score.spills]
+        assert report.to_json()["kernels"][0]["share"] == report.scores[0].share
