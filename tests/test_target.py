@@ -324,7 +324,7 @@ ARM_CPUS: dict[str, tuple[str, int, int, tuple[int, ...], str, tuple[str, ...]]]
     ),
     "Graviton2": (f"{V82} ssbs", 8, 0x41, (0xD0C,) * 2, "neoverse-n1", ()),
     "Graviton3": (f"{V82} sve bf16 i8mm", 8, 0x41, (0xD40,) * 2, "neoverse-v1", ()),
-    "Graviton3, SVE hidden": (f"{V82} i8mm", 8, 0x41, (0xD40,) * 2, "neoverse-v1", ("-sve",)),
+    "Graviton3, SVE hidden": (f"{V82} bf16 i8mm", 8, 0x41, (0xD40,) * 2, "neoverse-v1", ("-sve",)),
     "M1 with Linux": (V82, 8, 0x61, (0x22, 0x23), "apple-m1", ()),
     "ThunderX2": (V82, 8, 0x43, (0xAF,) * 2, "aarch64", ()),
 }  # fmt: skip
