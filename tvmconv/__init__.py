@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tvmconv.explain import explain
     from tvmconv.explain.model import ModelExplanation
     from tvmconv.explain.problem import ProblemExplanation
+    from tvmconv.export import ExportReport
+    from tvmconv.export import export_model as export
     from tvmconv.problem import Problem
     from tvmconv.runtime.loader import Module, load
     from tvmconv.target import Target, load_target
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "BenchReport": ("tvmconv.bench", "BenchReport"),
     "EnvironmentError_": ("tvmconv.errors", "EnvironmentError_"),
+    "ExportReport": ("tvmconv.export", "ExportReport"),
     "InputError": ("tvmconv.errors", "InputError"),
     "ModelExplanation": ("tvmconv.explain.model", "ModelExplanation"),
     "Module": ("tvmconv.runtime.loader", "Module"),
@@ -48,6 +51,7 @@ _PUBLIC = {
     "bench": ("tvmconv.bench", "bench_models"),
     "compile": ("tvmconv.compiler", "compile"),
     "explain": ("tvmconv.explain", "explain"),
+    "export": ("tvmconv.export", "export_model"),
     "load": ("tvmconv.runtime.loader", "load"),
     "load_target": ("tvmconv.target", "load_target"),
     "tune": ("tvmconv.autoschedule.tuner", "tune"),
@@ -57,6 +61,7 @@ _PUBLIC = {
 __all__ = [
     "BenchReport",
     "EnvironmentError_",
+    "ExportReport",
     "InputError",
     "ModelExplanation",
     "Module",
@@ -71,6 +76,7 @@ __all__ = [
     "bench",
     "compile",
     "explain",
+    "export",
     "load",
     "load_target",
     "tune",
@@ -91,7 +97,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``tvmconv.verify``, ``tvmconv.bench`` and ``tvmconv.explain`` the functions.
+    """Keeps ``tvmconv.verify``, ``bench``, ``explain`` and ``export`` the functions.
 
     When the import system has loaded a submodule it sets it as an attribute of the package, which
     would hide the public function of the same name.

@@ -8,11 +8,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tvmconv.layout import itemsize
+from tvmconv.runtime.inspect import DEFAULT_PREFIX
 from tvmconv.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -47,13 +48,104 @@ def lower_graph(
     return lower_module(module, resident_halos=target.is_gpu)
 
 
-def compile_to_file(
+@dataclass(frozen=True)
+class Parts:
+    """A compiled model before it is linked, from which several artifacts can be written.
+
+    Attributes
+    ----------
+    plan : Plan
+    kernels : mapping of str to bytes or DeviceKernel
+        Objects, or what a GPU's code is made from, by the name under which the plan calls them.
+    weights : bytearray
+    target : Target
+    images : callable, optional
+        For a GPU: what makes its code.
+    """
+
+    plan: Plan
+    kernels: Mapping[str, Any]
+    weights: bytearray
+    target: Target
+    images: ImageBuilder | None = None
+
+    def write(
+        self,
+        output: Path,
+        format: Format = "shared",
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        soname: str = "",
+        triple: str = "",
+    ) -> None:
+        """Link an artifact: see :func:`tvmconv.codegen.artifact.write_artifact`.
+
+        Parameters
+        ----------
+        output : Path
+        format, prefix, soname
+        triple : str
+            zig's name of the system; the target's if empty.
+        """
+        from tvmconv.codegen.artifact import write_artifact
+
+        target = self.target
+        if triple:
+            target = replace(target, zig=replace(target.zig, triple=triple))
+        if self.images is not None:
+            from tvmconv.codegen.cuda.build import write_cuda_artifact
+
+            write_cuda_artifact(
+                self.plan, self.kernels, self.weights, output, self.images, target=target,
+                format=format, prefix=prefix, soname=soname,
+            )  # fmt: skip
+            return
+        write_artifact(
+            self.plan,
+            list(self.kernels.values()),
+            self.weights,
+            output,
+            target_triple=target.zig.triple,
+            cpu_flags=[f"-mcpu={target.zig_mcpu}"],
+            format=format,
+            prefix=prefix,
+            soname=soname,
+        )
+
+
+def compile_to_file(model: Any, output: Path, *, format: Format = "shared", **options: Any) -> Path:
+    """Compile a model to a file.
+
+    Parameters
+    ----------
+    model : path, ModelProto, Graph or problem text
+    output : Path
+        Appears whole or not at all.
+    format : "shared", "static" or "tvm"
+    **options
+        Those of :func:`compile_parts`.
+
+    Returns
+    -------
+    Path
+        ``output``.
+
+    Raises
+    ------
+    InputError
+        The model cannot be compiled, or the output cannot be written.
+    EnvironmentError_
+        A tool is missing or the disk is full.
+    """
+    compile_parts(model, **options).write(output, format)
+    return output
+
+
+def compile_parts(
     model: Any,
-    output: Path,
     *,
     target: Target,
     threads: int | None = None,
-    format: Format = "shared",
     batch: int | None = None,
     params: Mapping[str, np.ndarray[Any, Any]] | Path | None = None,
     dump: Mapping[str, Path] | None = None,
@@ -63,18 +155,15 @@ def compile_to_file(
     progress: Progress | None = None,
     fused: bool = False,
     images: ImageBuilder | None = None,
-) -> Path:
-    """Compile a model to a file.
+) -> Parts:
+    """Compile a model, up to what has to be linked.
 
     Parameters
     ----------
     model : path, ModelProto, Graph or problem text
-    output : Path
-        Appears whole or not at all.
     target : Target
     threads : int, optional
         Threads to plan for and to use by default; the target's cores if left out.
-    format : "shared", "static" or "tvm"
     batch : int, optional
         Extent of a symbolic first axis.
     params : mapping or path, optional
@@ -97,17 +186,12 @@ def compile_to_file(
         For a GPU: what makes code of CUDA source, if not NVRTC; see
         :mod:`tvmconv.codegen.cuda.build`.
 
-    Returns
-    -------
-    Path
-        ``output``.
-
     Raises
     ------
     InputError
-        The model cannot be compiled, or the output cannot be written.
+        The model cannot be compiled.
     EnvironmentError_
-        A tool is missing or the disk is full.
+        A tool is missing.
     """
     from tvmconv.autoschedule.choose import Chooser
     from tvmconv.codegen.dump import check_dump
@@ -141,36 +225,7 @@ def compile_to_file(
         from tvmconv.codegen.dump import write_dumps
 
         write_dumps(dump, replace(lowered, plan=plan), target)
-    _write(plan, made, lowered.weights.image(), output, target, format, images)
-    return output
-
-
-def _write(
-    plan: Plan,
-    kernels: Mapping[str, Any],
-    weights: bytearray,
-    output: Path,
-    target: Target,
-    format: Format,
-    images: ImageBuilder | None,
-) -> None:
-    """Link a model's kernels, as they are on its target, to its file."""
-    from tvmconv.codegen.artifact import write_artifact
-
-    if images is not None:
-        from tvmconv.codegen.cuda.build import write_cuda_artifact
-
-        write_cuda_artifact(plan, kernels, weights, output, images, target=target, format=format)
-        return
-    write_artifact(
-        plan,
-        list(kernels.values()),
-        weights,
-        output,
-        target_triple=target.zig.triple,
-        cpu_flags=[f"-mcpu={target.zig_mcpu}"],
-        format=format,
-    )
+    return Parts(plan, made, lowered.weights.image(), target, images)
 
 
 def _is_problem(model: Any) -> bool:
@@ -252,7 +307,7 @@ def compile(
 ) -> Module:
     """Compile a model and load it.
 
-    Takes what :func:`compile_to_file` takes, and a target by name or file.
+    Takes what :func:`compile_parts` takes, and a target by name or file.
 
     Returns
     -------

@@ -220,8 +220,10 @@ def _coerced_softmax() -> list[Any]:
     """Softmax and LogSoftmax of the opsets below 13: over all axes from ``axis`` on."""
     from onnx.reference.op_run import OpRun
 
-    def normalised(x: Array, axis: int | None) -> Array:
-        axes = tuple(range((1 if axis is None else axis) % x.ndim, x.ndim))
+    def normalised(node: onnx.NodeProto, x: Array) -> Array:
+        # ONNX's evaluator would give the default of the newest opset, which is another.
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        axes = tuple(range(axis % x.ndim, x.ndim))
         shifted = x.astype(np.float64) - x.max(axis=axes, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True)))
 
@@ -229,13 +231,13 @@ def _coerced_softmax() -> list[Any]:
         op_domain = ""
 
         def _run(self, x: Array, axis: int | None = None) -> tuple[Array]:
-            return (np.exp(normalised(x, axis)).astype(x.dtype),)
+            return (np.exp(normalised(self.onnx_node, x)).astype(x.dtype),)
 
     class LogSoftmax(OpRun):  # type: ignore[misc,unused-ignore]
         op_domain = ""
 
         def _run(self, x: Array, axis: int | None = None) -> tuple[Array]:
-            return (normalised(x, axis).astype(x.dtype),)
+            return (normalised(self.onnx_node, x).astype(x.dtype),)
 
     return [Softmax, LogSoftmax]
 

@@ -284,7 +284,12 @@ def _compare_norms(name: str, y: Array, reference: Array) -> OutputCheck:
 
 
 def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
-    """Standard normal inputs of a graph; true and false by their signs; any bytes.
+    """Random inputs of a graph: see :func:`random_arrays`."""
+    return random_arrays({v.name: (v.shape, v.dtype) for v in graph.inputs}, seed)
+
+
+def random_arrays(inputs: Mapping[str, tuple[tuple[int, ...], str]], seed: int) -> dict[str, Array]:
+    """Standard normal arrays of these shapes and types; true and false by their signs; any bytes.
 
     Other integers count the elements in a random order, so that indices are of different places.
     """
@@ -299,7 +304,7 @@ def random_feeds(graph: Graph, seed: int) -> dict[str, Array]:
         numbers = rng.standard_normal(shape)
         return numbers > 0 if dtype == "bool" else numbers.astype(dtype)
 
-    return {value.name: drawn(value.shape, value.dtype) for value in graph.inputs}
+    return {name: drawn(shape, dtype) for name, (shape, dtype) in inputs.items()}
 
 
 def compare(name: str, got: Array, reference: Array, atol: float = NETWORK_ATOL) -> OutputCheck:

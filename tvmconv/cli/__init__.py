@@ -26,6 +26,7 @@ from tvmconv.versions import VERSION
 #: In the order of the help; each is the module of that name.
 COMMANDS = (
     "compile",
+    "export",
     "run",
     "verify",
     "bench",

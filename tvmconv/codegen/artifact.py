@@ -26,13 +26,15 @@ from tvmconv.codegen.plan_c import METADATA_SYMBOL, WEIGHTS_SYMBOL, plan_source
 from tvmconv.codegen.plan_check import check_plan
 from tvmconv.files import check_output_file, replacing
 from tvmconv.runtime.elf import Machine
-from tvmconv.runtime.inspect import ABI_VERSION
+from tvmconv.runtime.inspect import ABI_VERSION, DEFAULT_PREFIX
 
 Format: TypeAlias = Literal["shared", "static", "tvm"]
 Weights: TypeAlias = "npt.NDArray[Any] | bytes | bytearray | memoryview | Path"
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 _SOURCES = ("model", "pool", "backend", "workspace", "error", "cpus", "layout", "features")
+#: Those that define or call functions of the interface.
+_PREFIXED = ("model", "cuda_model", "tvm_entry")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Runtime:
     libraries: tuple[str, ...] = ()
 
 
-def describe(plan: Plan, weight_bytes: int, target_triple: str) -> dict[str, Any]:
+def describe(
+    plan: Plan, weight_bytes: int, target_triple: str, prefix: str = DEFAULT_PREFIX
+) -> dict[str, Any]:
     """The metadata of a plan's artifact: what the plan says, under the caller's own entries."""
 
     def ports(values: Sequence[Port]) -> list[dict[str, Any]]:
@@ -71,6 +75,7 @@ def describe(plan: Plan, weight_bytes: int, target_triple: str) -> dict[str, Any
         "steps": [_describe_step(step) for step in plan.steps],
         "threads": plan.threads,
         "triple": target_triple,
+        "prefix": prefix,
         "arena_bytes": plan.arena_bytes,
         "weights_bytes": weight_bytes,
         "peak_memory_bytes": plan.arena_bytes + weight_bytes,
@@ -103,6 +108,8 @@ def write_artifact(
     cpu_flags: Sequence[str] = (),
     format: Format = "shared",
     runtime: Runtime | None = None,
+    prefix: str = DEFAULT_PREFIX,
+    soname: str = "",
 ) -> None:
     """Link a model and put the finished file in its place, or leave nothing.
 
@@ -122,6 +129,11 @@ def write_artifact(
         A shared library; an archive of one object; a shared library that TVM can load as well.
     runtime : Runtime, optional
         The CPU's if left out.
+    prefix : str
+        What the symbols of the interface begin with: archives of several models can be linked into
+        one program if they differ in this.
+    soname : str
+        Of a shared library: the name under which programs linked with it look for it.
 
     Raises
     ------
@@ -136,7 +148,7 @@ def write_artifact(
     blob = Blob(".tvmconv.weights", WEIGHTS_SYMBOL, data, large=True)
     check_plan(plan, blob.nbytes)
     check_output_file(output)
-    text = json.dumps(describe(plan, blob.nbytes, target_triple)).encode() + b"\0"
+    text = json.dumps(describe(plan, blob.nbytes, target_triple, prefix)).encode() + b"\0"
     if runtime is None:
         runtime = Runtime(_SOURCES, lambda _: plan_source(plan))
     blobs = (Blob(".tvmconv.meta", METADATA_SYMBOL, text), blob, *runtime.blobs)
@@ -144,32 +156,38 @@ def write_artifact(
         folder = Path(name)
         names = (*runtime.sources, *(("tvm_entry",) if format == "tvm" else ()))
         tables = runtime.tables(blob.nbytes)
-        parts = _compile(tables, names, folder, target_triple, cpu_flags)
+        parts = _compile(tables, names, folder, target_triple, cpu_flags, prefix)
         machine = Machine.of(parts[0].read_bytes()[:64])
         write_data_object(folder / "data.o", machine, blobs)
         parts += [folder / "data.o", *_objects(objects, folder)]
-        whole, libraries = unfinished.resolve(), runtime.libraries
-        _join(parts, whole, target_triple, format, str(output), libraries)
+        linking = _Linking(target_triple, format, str(output), prefix, soname, runtime.libraries)
+        _join(parts, unfinished.resolve(), linking)
         _settle(unfinished, 0o644 if format == "static" else 0o755)
 
 
 def _compile(
-    tables: str, sources: Sequence[str], folder: Path, triple: str, cpu_flags: Sequence[str]
+    tables: str,
+    sources: Sequence[str],
+    folder: Path,
+    triple: str,
+    cpu_flags: Sequence[str],
+    prefix: str,
 ) -> list[Path]:
     (folder / "plan.c").write_text(tables, encoding="utf-8")
     objects = link.compile_sources([folder / "plan.c"], folder, RUNTIME, triple, cpu_flags)
     for name in sources:
         objects.append(folder / f"{name}.o")
-        objects[-1].write_bytes(_runtime_object(name, triple, tuple(cpu_flags)))
+        renamed = link.rename_flags(prefix) if name in _PREFIXED else []
+        objects[-1].write_bytes(_runtime_object(name, triple, (*cpu_flags, *renamed)))
     return objects
 
 
 @lru_cache(maxsize=64)
-def _runtime_object(name: str, triple: str, cpu_flags: tuple[str, ...]) -> bytes:
+def _runtime_object(name: str, triple: str, flags: tuple[str, ...]) -> bytes:
     """An object of the runtime: a process that writes many artifacts compiles it once."""
     with tempfile.TemporaryDirectory(prefix="tvmconv-") as folder:
         source = RUNTIME / f"{name}.c"
-        (path,) = link.compile_sources([source], Path(folder), RUNTIME, triple, cpu_flags)
+        (path,) = link.compile_sources([source], Path(folder), RUNTIME, triple, flags)
         return path.read_bytes()
 
 
@@ -183,23 +201,30 @@ def _objects(objects: Sequence[bytes | Path], folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _join(
-    parts: Sequence[Path],
-    output: Path,
-    triple: str,
-    format: Format,
-    label: str,
-    libraries: Sequence[str],
-) -> None:
-    if format == "static":
+@dataclass(frozen=True)
+class _Linking:
+    """How objects become an artifact."""
+
+    triple: str
+    format: Format
+    label: str
+    prefix: str
+    soname: str
+    libraries: tuple[str, ...]
+
+
+def _join(parts: Sequence[Path], output: Path, how: _Linking) -> None:
+    symbols = link.abi_symbols(how.prefix)
+    if how.format == "static":
         joined = parts[0].parent / "tvmconv_model.o"
         link.link_relocatable(parts, joined)
-        localise(joined, link.ABI_SYMBOLS)
-        link.archive(joined, output, label)
+        localise(joined, symbols)
+        link.archive(joined, output, how.label)
     else:
-        extra = (link.TVM_SYMBOL,) if format == "tvm" else ()
-        exports = (*link.ABI_SYMBOLS, *extra)
-        link.link_shared(parts, output, triple, exports, label, libraries)
+        exports = (*symbols, *((link.TVM_SYMBOL,) if how.format == "tvm" else ()))
+        link.link_shared(
+            parts, output, how.triple, exports, how.label, how.libraries, soname=how.soname
+        )
 
 
 def _settle(path: Path, mode: int) -> None:

@@ -11,17 +11,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tvmconv.errors import EnvironmentError_
+from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.runtime.inspect import DEFAULT_PREFIX
 
-#: The C interface, in every artifact.
-ABI_SYMBOLS = (
-    "tvmconv_create",
-    "tvmconv_run",
-    "tvmconv_destroy",
-    "tvmconv_metadata",
-    "tvmconv_error",
-    "tvmconv_profile",
-)
+#: What the functions of the C interface, in every artifact, are called after their prefix.
+_ABI_NAMES = ("create", "run", "destroy", "metadata", "error", "profile")
 TVM_SYMBOL = "__tvm_ffi_main"
 
 COMPILE_FLAGS = (
@@ -50,6 +44,34 @@ LINK_FLAGS = (
     "-lpthread",
     "-lm",
 )
+
+
+def abi_symbols(prefix: str = DEFAULT_PREFIX) -> tuple[str, ...]:
+    """The symbols of the C interface of an artifact with this prefix."""
+    return tuple(f"{prefix}_{name}" for name in _ABI_NAMES)
+
+
+def rename_flags(prefix: str) -> list[str]:
+    """Compiler flags under which the runtime's sources define the interface with this prefix."""
+    if prefix == DEFAULT_PREFIX:
+        return []
+    pairs = zip(abi_symbols(), abi_symbols(prefix), strict=True)
+    return [f"-D{plain}={prefixed}" for plain, prefixed in pairs]
+
+
+def static_triple(triple: str) -> str:
+    """The same system with musl instead of glibc, for static programs.
+
+    Raises
+    ------
+    InputError
+        The triple is not one of Linux with glibc or musl.
+    """
+    arch, system, libc = (*triple.split("-", 2), "", "")[:3]
+    family = libc.partition(".")[0]
+    if system != "linux" or not family.startswith(("gnu", "musl")):
+        raise InputError(f"no static program can be made for {triple}, only for Linux")
+    return f"{arch}-linux-{family.replace('gnu', 'musl', 1)}"
 
 
 def _cache_environment() -> dict[str, str]:
@@ -167,6 +189,7 @@ def link_shared(
     exports: Sequence[str],
     label: str,
     libraries: Sequence[str] = (),
+    soname: str = "",
 ) -> None:
     """Link objects to a shared library that exports only the named symbols.
 
@@ -180,6 +203,8 @@ def link_shared(
         What messages call the output.
     libraries : sequence of str
         Of the system, besides those of threads and mathematics.
+    soname : str
+        The name under which programs that are linked with it look for it; empty for none.
 
     Raises
     ------
@@ -192,7 +217,8 @@ def link_shared(
     names = "; ".join(exports)
     (folder / "exports.map").write_text(f"{{ global: {names}; local: *; }};\n")
     files = [*(str(path) for path in objects), *(f"-l{name}" for name in libraries)]
-    command = ["cc", "-target", triple, *LINK_FLAGS, *files, "-o", str(output)]
+    named = [f"-Wl,-soname,{soname}"] if soname else []
+    command = ["cc", "-target", triple, *LINK_FLAGS, *named, *files, "-o", str(output)]
     zig(command, folder, f"link {label}")
 
 
@@ -207,6 +233,23 @@ def link_relocatable(objects: Sequence[Path], output: Path) -> None:
     files = [str(path) for path in objects]
     command = ["ld.lld", "-r", "--strip-debug", *files, "-o", str(output)]
     zig(command, objects[0].parent, "join the objects")
+
+
+def link_program(
+    objects: Sequence[Path], output: Path, triple: str, label: str, *, static: bool = True
+) -> None:
+    """Link objects and libraries to a program, a static one unless they have shared libraries.
+
+    Raises
+    ------
+    EnvironmentError_
+        As :func:`zig`.
+    """
+    files = [str(path) for path in objects]
+    kind = ["-static"] if static else ["-Wl,-rpath,$ORIGIN"]
+    flags = ["-O3", "-fno-sanitize=undefined", "-s", "-Wl,--gc-sections", "-lpthread", "-lm"]
+    command = ["cc", "-target", triple, *kind, *files, *flags, "-o", str(output)]
+    zig(command, output.parent, f"link {label}")
 
 
 def archive(member: Path, output: Path, label: str) -> None:

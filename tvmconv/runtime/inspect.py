@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +16,10 @@ _LIMIT_BYTES = 64 << 20
 
 #: Version of the C interface and of the metadata's schema.
 ABI_VERSION = 1
+
+#: What the symbols of an artifact begin with if nobody chooses, and what may be chosen.
+DEFAULT_PREFIX = "tvmconv"
+PREFIX = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 #: What tensors can be made of: NumPy's name of an element type → DLPack's code and bits.
 DTYPES: dict[str, tuple[int, int]] = {
@@ -95,6 +100,9 @@ def _check(metadata: Any) -> dict[str, Any]:
     if metadata["abi"] != ABI_VERSION:
         made = f"was made for version {metadata['abi']} of the interface"
         raise MalformedFile(f"{made}; this package reads version {ABI_VERSION}")
+    prefix = metadata.get("prefix", DEFAULT_PREFIX)
+    if not isinstance(prefix, str) or not PREFIX.fullmatch(prefix):
+        raise MalformedFile("has malformed metadata: prefix")
     for key in ("inputs", "outputs"):
         ports = metadata.get(key)
         if not isinstance(ports, list) or not all(map(_is_port, ports)):

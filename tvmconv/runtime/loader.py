@@ -20,7 +20,7 @@ from tvmconv.errors import EnvironmentError_, InputError, TvmconvError
 from tvmconv.files import check_output_file, replacing
 from tvmconv.runtime.arrays import OutputSets, Port, bind_inputs, bind_outputs, pointers
 from tvmconv.runtime.elf import SHARED_LIBRARY, ElfFile, Machine, MalformedFile
-from tvmconv.runtime.inspect import read_metadata
+from tvmconv.runtime.inspect import DEFAULT_PREFIX, read_metadata
 
 _POINTERS = ctypes.POINTER(ctypes.c_void_p)
 _NO_MEMORY, _NO_DEVICE = 2, 5  # TVMCONV_NO_MEMORY, TVMCONV_NO_DEVICE
@@ -85,7 +85,8 @@ class Module:
             self.inputs = tuple(map(Port.of, self.metadata["inputs"]))
             self.outputs = tuple(map(Port.of, self.metadata["outputs"]))
             self._free = OutputSets(self.outputs)
-            self._library = _open_library(self._file)
+            prefix = self.metadata.get("prefix", DEFAULT_PREFIX)
+            self._library = _Library(self._file, prefix)
             self._model = self._create(threads or 0)
         except MalformedFile as error:
             self._file.close()
@@ -97,10 +98,10 @@ class Module:
 
     def _create(self, threads: int) -> ctypes.c_void_p:
         model = ctypes.c_void_p()
-        code = self._library.tvmconv_create(ctypes.byref(model), threads)
+        code = self._library.create(ctypes.byref(model), threads)
         if code:
-            reason = _error_text(self._library)
-            _ctypes.dlclose(self._library._handle)
+            reason = self._library.error()
+            self._library.close()
             kind = EnvironmentError_ if code in (_NO_MEMORY, _NO_DEVICE) else InputError
             raise kind(f"{self._path}: cannot be started: {reason}")
         return model
@@ -132,7 +133,7 @@ class Module:
         TvmconvError
             A kernel of the model failed.
         """
-        return self._run(inputs, out, self._library.tvmconv_run)
+        return self._run(inputs, out, self._library.run)
 
     def profile(
         self, *inputs: Any, out: Sequence[npt.NDArray[Any]] | None = None
@@ -148,7 +149,7 @@ class Module:
         """
         names = [step["name"] for step in self.metadata["steps"]]
         times = (ctypes.c_double * max(len(names), 1))()
-        function = self._library.tvmconv_profile
+        function = self._library.profile
         self._run(inputs, out, lambda *arguments: int(function(*arguments, times)))
         return list(zip(names, times, strict=False))
 
@@ -169,7 +170,7 @@ class Module:
             else:
                 places = pointers(results)
             code = function(self._model, pointers(given), places)
-            reason = _error_text(self._library) if code else ""
+            reason = self._library.error() if code else ""
         if code:
             raise TvmconvError(f"{self._path}: cannot run: {reason}")
         return results
@@ -216,15 +217,10 @@ class Module:
         return f"Module({str(self._path)!r}: {ports(self.inputs)} -> {ports(self.outputs)})"
 
 
-def _end(library: ctypes.CDLL, model: ctypes.c_void_p, file: BinaryIO) -> None:
-    library.tvmconv_destroy(model)
-    _ctypes.dlclose(library._handle)
+def _end(library: _Library, model: ctypes.c_void_p, file: BinaryIO) -> None:
+    library.destroy(model)
+    library.close()
     file.close()
-
-
-def _error_text(library: ctypes.CDLL) -> str:
-    text: bytes = library.tvmconv_error()
-    return text.decode("utf-8", "replace")
 
 
 def _check_machine(elf: ElfFile) -> None:
@@ -240,29 +236,47 @@ def _check_machine(elf: ElfFile) -> None:
         raise MalformedFile(f"is for {elf.machine.name}; this is {here.name}")
 
 
-def _open_library(file: BinaryIO) -> ctypes.CDLL:
-    """Load the library that is open as ``file``.
+class _Library:
+    """A loaded library and the functions of its interface.
 
     The system would take a path that it has loaded before for the same library, even if the file
     was replaced since; so each load goes through a link of a new name.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix="tvmconv-") as folder:
-            link = Path(folder) / "model.so"
-            link.symlink_to(f"/proc/self/fd/{file.fileno()}")
-            library = ctypes.CDLL(str(link))
-    except OSError as error:
-        reason = str(error).rpartition("model.so: ")[2]
-        raise MalformedFile(f"cannot be loaded: {reason}") from None
-    try:
-        library.tvmconv_create.argtypes = [_POINTERS, ctypes.c_int]
-        library.tvmconv_run.argtypes = [ctypes.c_void_p, _POINTERS, _POINTERS]
+
+    def __init__(self, file: BinaryIO, prefix: str) -> None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="tvmconv-") as folder:
+                link = Path(folder) / "model.so"
+                link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+                self._library = ctypes.CDLL(str(link))
+        except OSError as error:
+            reason = str(error).rpartition("model.so: ")[2]
+            raise MalformedFile(f"cannot be loaded: {reason}") from None
         doubles = ctypes.POINTER(ctypes.c_double)
-        library.tvmconv_profile.argtypes = [ctypes.c_void_p, _POINTERS, _POINTERS, doubles]
-        library.tvmconv_destroy.argtypes = [ctypes.c_void_p]
-        library.tvmconv_destroy.restype = None
-        library.tvmconv_error.restype = ctypes.c_char_p
-    except AttributeError as error:
-        _ctypes.dlclose(library._handle)
-        raise MalformedFile(f"is not a compiled model: {error}".replace(str(link), "it")) from None
-    return library
+        ports = [ctypes.c_void_p, _POINTERS, _POINTERS]
+        try:
+            self.create = self._function(f"{prefix}_create", [_POINTERS, ctypes.c_int])
+            self.run = self._function(f"{prefix}_run", ports)
+            self.profile = self._function(f"{prefix}_profile", [*ports, doubles])
+            self.destroy = self._function(f"{prefix}_destroy", [ctypes.c_void_p])
+            self._error = self._function(f"{prefix}_error", [])
+        except AttributeError as error:
+            self.close()
+            told = str(error).replace(str(link), "it")
+            raise MalformedFile(f"is not a compiled model: {told}") from None
+        self.destroy.restype = None
+        self._error.restype = ctypes.c_char_p
+
+    def _function(self, name: str, types: list[Any]) -> Any:
+        function = self._library[name]
+        function.argtypes = types
+        return function
+
+    def error(self) -> str:
+        """What the calling thread's latest failed call says."""
+        text: bytes = self._error()
+        return text.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Unload it."""
+        _ctypes.dlclose(self._library._handle)

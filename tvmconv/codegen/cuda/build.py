@@ -23,6 +23,7 @@ from tvmconv.codegen.cuda.usage import Usage, check_launches, occupancy, read_us
 from tvmconv.codegen.elf import Blob
 from tvmconv.codegen.plan import Plan
 from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.runtime.inspect import DEFAULT_PREFIX
 from tvmconv.target import Target
 
 _SOURCES = ("cuda_model", "cuda_driver", "error", "features")
@@ -124,6 +125,8 @@ def write_cuda_artifact(
     *,
     target: Target,
     format: Format = "shared",
+    prefix: str = DEFAULT_PREFIX,
+    soname: str = "",
 ) -> None:
     """Compile and link a model for GPUs, and put the finished file in its place.
 
@@ -139,6 +142,8 @@ def write_cuda_artifact(
         Makes code of the source: :func:`image_builder`'s, or an emulator's.
     target : Target
     format : "shared" or "static"
+    prefix, soname
+        As for :func:`~tvmconv.codegen.artifact.write_artifact`.
 
     Raises
     ------
@@ -173,6 +178,8 @@ def write_cuda_artifact(
         cpu_flags=[f"-mcpu={target.zig_mcpu}"],
         format=format,
         runtime=runtime,
+        prefix=prefix,
+        soname=soname,
     )
 
 
