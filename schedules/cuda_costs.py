@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvmconv.device import Device
+from tvmconv.gpu import Device
 
 #: Cycles of a launch in a graph of launches, before its first block runs and after its last.
 LAUNCH_CYCLES = 2500.0

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 
 from tvmconv.autoschedule.space import Candidate
-from tvmconv.device import FLOP_PER_FMA, Device
+from tvmconv.gpu import FLOP_PER_FMA, Device
 from tvmconv.target import Target
 
 from . import cuda_costs as costs

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tvmconv.autoschedule.space import Candidate
-from tvmconv.device import Device
+from tvmconv.gpu import Device
 from tvmconv.target import Target
 
 from . import cuda_costs as costs

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tvmconv.autoschedule.record import target_key
-from tvmconv.device import Device
 from tvmconv.errors import InputError
+from tvmconv.gpu import Device
 from tvmconv.records import to_toml
 from tvmconv.target import Target, from_dict, load_file, load_target, targets
 

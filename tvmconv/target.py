@@ -2,7 +2,7 @@
 
 A target is one TOML file whose tables and keys are the dataclasses below; every key is required,
 none is unknown, and each number stands with its source. There are two forms. A CPU has the tables
-``vector`` and ``caches``; a GPU has ``device`` instead (:mod:`tvmconv.device`), and ``llvm`` and
+``vector`` and ``caches``; a GPU has ``device`` instead (:mod:`tvmconv.gpu`), and ``llvm`` and
 ``zig`` are its host's. The files in ``targets/`` ship with the package; ``host`` is made from them
 by :mod:`tvmconv.host`. Nothing here imports TVM.
 """
@@ -18,8 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tvmconv.device import Device
 from tvmconv.errors import InputError
+from tvmconv.gpu import Device
 from tvmconv.names import nearest
 from tvmconv.records import from_table, require
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tvmconv.compiler import Logs
+    from tvmconv.device import Runner
     from tvmconv.graph.ir import Graph
 
 Array = npt.NDArray[Any]
@@ -115,6 +116,7 @@ def verify(
     emulate: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
+    runner: Runner | None = None,
 ) -> VerifyReport:
     """Compile a model for this machine, run it on random inputs, compare every output.
 
@@ -135,6 +137,8 @@ def verify(
         and each barrier.
     seed : int
         Of the inputs, and of a problem's weights if ``params`` leaves them out.
+    runner : Runner, optional
+        What runs the model, instead of this machine.
 
     Raises
     ------
@@ -142,12 +146,19 @@ def verify(
         The model cannot be compiled.
     VerificationError
         A kernel that is emulated reads or writes where it must not, or its threads race.
+    RunnerError
+        It cannot be run elsewhere.
     """
     from tvmconv.compiler import compile
 
     machine = load_target(target)
+    make: Build = compile
+    if runner is not None:
+        from tvmconv.device.module import RemoteModule
+
+        make = partial(RemoteModule.compile, runner=runner)
     build: Build = partial(
-        compile, target=machine, threads=threads, log=log, tuned=tuned, exact=exact,
+        make, target=machine, threads=threads, log=log, tuned=tuned, exact=exact,
         progress=progress,
     )  # fmt: skip
     emulated: AbstractContextManager[None] = nullcontext()

@@ -19,6 +19,7 @@ from tvmconv.autoschedule.states import TaskState
 from tvmconv.autoschedule.tune_report import NetworkResult, TaskResult, TuneReport
 from tvmconv.autoschedule.workload import algorithm
 from tvmconv.bench.machine import usable_cores
+from tvmconv.codegen.link import static_triple
 from tvmconv.errors import InputError
 from tvmconv.target import Target, load_target
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tvmconv.autoschedule.space import Candidate
     from tvmconv.autoschedule.tasks import Task
     from tvmconv.bench.peak import PeakPoint
+    from tvmconv.device import Runner
     from tvmconv.kernel import KernelSpec
 
 
@@ -44,6 +46,7 @@ def tune(
     shipped: bool = True,
     patience: int = PATIENCE,
     tools: Tools | None = None,
+    runner: Runner | None = None,
 ) -> TuneReport:
     """Find faster schedules for networks and problems, and keep them in a log.
 
@@ -51,7 +54,7 @@ def tune(
     ----------
     models : path, ModelProto, problem text, Layer, or a sequence of these
     target : str, Path or Target
-        This machine must be able to run it.
+        This machine, or the runner's, must be able to run it.
     trials : int, optional
         Candidates to measure in all; those that the log has of the same tasks count. Each task
         gets at least one.
@@ -75,6 +78,8 @@ def tune(
         Trials without an improvement after which a search is over.
     tools : Tools, optional
         Instead of TVM, the measurer and the clock.
+    runner : Runner, optional
+        Measures elsewhere what is built here.
 
     Returns
     -------
@@ -92,13 +97,17 @@ def tune(
 
     machine = load_target(target)
     _check(trials, time_budget, jobs)
-    require_runnable(machine)
-    threads = threads or min(machine.cores, usable_cores())
-    require_threads(threads)
+    if runner is None:
+        require_runnable(machine)
+        threads = threads or min(machine.cores, usable_cores())
+        require_threads(threads)
+    else:
+        static_triple(machine.zig.triple)  # without one there are no programs for it
+        threads = threads or machine.cores
     machine = replace(machine, cores=threads)
     log_file = Log((log or default_folder()) / machine.name / "records.jsonl")
     require_writable(log_file.path)
-    tools = tools or Tools(machine, jobs or usable_cores())
+    tools = tools or Tools(machine, jobs or usable_cores(), device=runner)
     is_one = isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence)
     tasks, networks = tools.extract([models] if is_one else list(models), batch)
     if not tasks:
@@ -140,11 +149,14 @@ class Tools:
     jobs : int
         Cores to build with.
     clock : Clock
+    device : Runner, optional
+        What measures elsewhere.
     """
 
     target: Target
     jobs: int
     clock: Clock = field(default_factory=Clock)
+    device: Runner | None = None
     _spaces: dict[str, Space] = field(default_factory=dict)
 
     def extract(self, sources: Sequence[Any], batch: int | None) -> tuple[list[Task], list[str]]:
@@ -189,12 +201,15 @@ class Tools:
             jobs=self.jobs,
             cache="cold" if cold_bytes else "warm",
             cold_bytes=cold_bytes,
+            device=self.device,
         )
 
     def peak(self) -> PeakPoint:
-        """What the machine reaches with the target's threads."""
-        from tvmconv.bench.peak import measure_peak
+        """What the machine reaches with the target's threads, or should if it is elsewhere."""
+        from tvmconv.bench.peak import measure_peak, nominal_peak
 
+        if self.device is not None:
+            return nominal_peak(self.target).at(self.target.cores)
         return measure_peak(self.target.cores).at(self.target.cores)
 
 

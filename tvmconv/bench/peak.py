@@ -16,6 +16,8 @@ from tvmconv.autoschedule.measure.folder import temporary_folder
 from tvmconv.bench.machine import last_cache_bytes
 from tvmconv.codegen.link import zig
 from tvmconv.errors import EnvironmentError_
+from tvmconv.problem import FLOP_PER_MAC
+from tvmconv.target import Target
 
 SOURCE = Path(__file__).with_name("peak.c")
 FLAGS = ("-mcpu=native", "-O3", "-ffp-contract=fast", "-g0", "-s")
@@ -59,10 +61,13 @@ class Peak:
         Width of the vectors that were used.
     points : tuple of PeakPoint
         By increasing thread count.
+    measured : bool
+        Whether it was measured, or follows from a target's numbers.
     """
 
     vector_bytes: int
     points: tuple[PeakPoint, ...]
+    measured: bool = True
 
     def at(self, threads: int) -> PeakPoint:
         """Give the point with `threads` threads, or the nearest one with more, or the last."""
@@ -84,6 +89,15 @@ class Peak:
     def to_json(self) -> dict[str, Any]:
         """Give the limits as JSON-able data."""
         return asdict(self)
+
+
+def nominal_peak(target: Target) -> Peak:
+    """The limits of a machine that is not at hand, from its target's numbers."""
+    cores, hertz = target.cores, target.frequency_ghz
+    vector = target.vector
+    gflops = FLOP_PER_MAC * vector.f32_lanes * vector.fma_per_cycle * hertz * cores
+    bandwidth = target.caches.dram_bytes_per_cycle * hertz
+    return Peak(vector.bits // 8, (PeakPoint(cores, gflops, bandwidth, bandwidth),), False)
 
 
 _measured: dict[int, Peak] = {}

@@ -148,13 +148,13 @@ def bench_models(
             errors.append((source, error))
     if errors and not results:
         raise errors[0][1]
-    failures = tuple(Failure(_name(source), told(error)) for source, error in errors)
+    failures = tuple(Failure(name_of(source), told(error)) for source, error in errors)
     peak = measure_peak(threads, again=True)  # others may have used the machine the first time
     machine = describe_machine(threads, [peer.module for peer in peers])
     return BenchReport(machine, target.name, protocol, peak, tuple(results), failures)
 
 
-def _name(source: Source) -> str:
+def name_of(source: Source) -> str:
     """What a model is called of which there is nothing else to say."""
     if isinstance(source, onnx.ModelProto):
         return source.graph.name or "model"
@@ -203,8 +203,8 @@ class _Bench:
             ours = [_ours(module, model, OURS), _ours(again, model, OURS + TWIN)]
             timings = self._time(model, ours, others, results)
             steps = profile_steps(module, model.inputs) if layers else ()
-            work = _work_of_problem(model.problem, module.metadata)
-            macs = work.macs or _macs_of_steps(module.metadata)
+            work = work_of_problem(model.problem, module.metadata)
+            macs = work.macs or macs_of_steps(module.metadata)
         return ModelResult(
             name=model.name,
             time_ms=timings[0].time_s * 1e3,
@@ -300,11 +300,15 @@ def profile_steps(
     steps = []
     entries = module.metadata["steps"]  # in the order of execution, like the profile
     for (name, _), s, entry in zip(profiles[0], seconds, entries, strict=True):
-        work = _work_of_step(entry)
-        gflops = FLOP_PER_MAC * work.macs / s / 1e9 if work.macs and s > 0 else None
-        found = StepTime(name, work.kind, s * 1e6, s / total, work.macs, gflops, work)
-        steps.append(found)
+        steps.append(step_time(name, s, s / total, entry))
     return tuple(steps)
+
+
+def step_time(name: str, seconds: float, share: float, entry: Mapping[str, Any]) -> StepTime:
+    """One step: its time, its share of the whole, and what the metadata's entry says of it."""
+    work = _work_of_step(entry)
+    gflops = FLOP_PER_MAC * work.macs / seconds / 1e9 if work.macs and seconds > 0 else None
+    return StepTime(name, work.kind, seconds * 1e6, share, work.macs, gflops, work)
 
 
 def _ours(module: Runnable, model: BenchModel, name: str) -> Contender:
@@ -312,11 +316,12 @@ def _ours(module: Runnable, model: BenchModel, name: str) -> Contender:
     return Contender(name, lambda: module(inputs), version=version_of("tvmconv"))
 
 
-def _macs_of_steps(metadata: Mapping[str, Any]) -> int | None:
+def macs_of_steps(metadata: Mapping[str, Any]) -> int | None:
+    """Multiply-accumulates of a network, where its steps' are known."""
     return sum(_work_of_step(step).macs or 0 for step in metadata["steps"]) or None
 
 
-def _work_of_problem(problem: Problem | None, metadata: Mapping[str, Any]) -> Work:
+def work_of_problem(problem: Problem | None, metadata: Mapping[str, Any]) -> Work:
     """What a single problem takes; the artifact says by which algorithm it is computed."""
     if problem is None:
         return Work()

@@ -22,12 +22,13 @@ def lines(report: BenchReport) -> list[str]:
     machine, p = report.machine, report.protocol
     versions = ", ".join(f"{k} {v}" for k, v in machine.versions.items())
     at = report.peak.at(machine.threads)
+    known = "measured" if report.peak.measured else "nominal"
     noise = [m for m in report.models if m.noisy or len(report.models) <= FEW]
     return [
         f"{machine.cpu}, {machine.arch}, {machine.cores} cores,"
         f" {machine.threads} threads, {machine.system}; target {report.target}",
         versions,
-        f"measured peak: {at.gflops:.0f} GFLOP/s, read {at.read_gb_s:.1f} GB/s,"
+        f"{known} peak: {at.gflops:.0f} GFLOP/s, read {at.read_gb_s:.1f} GB/s,"
         f" triad {at.triad_gb_s:.1f} GB/s ({at.threads} threads)",
         f"{p.rounds} rounds of blocks of {p.block_s:g} s after {p.warmup} warm-up calls,"
         f" {p.pause_s:g} s pauses; median of medians; ×: the library's time over ours",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tvmconv.errors import InputError
 from tvmconv.target import LIBCS
+
+if TYPE_CHECKING:
+    from tvmconv.device import Runner
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Decorator = Callable[[_Function], _Function]
@@ -108,6 +111,39 @@ exact_option: _Decorator[Any] = click.option(
     is_flag=True,
     help="Compute convolutions directly, never on transformed tiles, which round more.",
 )
+
+
+runner_option: _Decorator[Any] = click.option(
+    "--runner",
+    metavar="CMD",
+    help='Run elsewhere, by a command that gets a program: "qemu-aarch64-static", "ssh pi@board",'
+    ' "adb shell".',
+)
+timeout_option: _Decorator[Any] = click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    help="How long one use of the runner may take; 120 if not given.",
+)
+
+
+def make_runner(command: str | None, timeout: float | None) -> Runner | None:
+    """The runner of these options; None without one.
+
+    Raises
+    ------
+    InputError
+        The command is none, or there is a time without one.
+    EnvironmentError_
+        It is not to be found.
+    """
+    if command is None:
+        if timeout is not None:
+            raise InputError("timeout: is for a runner, and there is none (--runner)")
+        return None
+    from tvmconv.device import DEFAULT_TIMEOUT_S, Runner
+
+    return Runner(command, timeout or DEFAULT_TIMEOUT_S)
 
 
 def model_source(text: str) -> str | Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +12,11 @@ from tvmconv.cli._options import (
     batch_option,
     debug_option,
     log_option,
+    make_runner,
+    runner_option,
     target_option,
     threads_option,
+    timeout_option,
     untuned_option,
 )
 from tvmconv.cli._output import print_table, progress_bar, show
@@ -58,6 +61,8 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @log_option
 @untuned_option
+@runner_option
+@timeout_option
 @json_file_option
 @page_option
 @debug_option
@@ -74,6 +79,8 @@ def command(
     static: bool,
     log: tuple[Path, ...],
     untuned: bool,
+    runner: str | None,
+    timeout: float | None,
     json_file: Path | None,
     page: Path | None,
 ) -> None:
@@ -84,6 +91,9 @@ def command(
     """
     found = sources(models, suite_name, filter)
     machine = load_target(target)
+    elsewhere = make_runner(runner, timeout)
+    if elsewhere is not None and against:
+        raise InputError("against: other libraries run on this machine, not by a runner")
     check_files(JSON=json_file, report=page)
     if static:
         if against or layers or page is not None:
@@ -99,21 +109,25 @@ def command(
         return
     if page is not None:
         require_report()
-    from tvmconv.bench import bench_models
-
+    options: dict[str, Any] = {
+        "target": machine,
+        "threads": threads,
+        "rounds": rounds,
+        "layers": layers,
+        "batch": batch,
+        "log": log,
+        "tuned": not untuned,
+    }
     with progress_bar() as progress:
-        report = bench_models(
-            found,
-            target=machine,
-            against=against,
-            threads=threads,
-            rounds=rounds,
-            layers=layers,
-            batch=batch,
-            log=log,
-            tuned=not untuned,
-            progress=(lambda line: progress(line, 0, 0)) if progress else None,
-        )
+        options["progress"] = (lambda line: progress(line, 0, 0)) if progress else None
+        if elsewhere is None:
+            from tvmconv.bench import bench_models
+
+            report = bench_models(found, against=against, **options)
+        else:
+            from tvmconv.bench.device import bench_on_device
+
+            report = bench_on_device(found, runner=elsewhere, **options)
     write_json(report.to_json(), json_file, lambda: _print(report))
     if page is not None:
         write_bench_report(page, report)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tvmconv.cli._options import debug_option, input_option, json_option, threads_option
+from tvmconv.cli._options import (
+    debug_option,
+    input_option,
+    json_option,
+    make_runner,
+    runner_option,
+    threads_option,
+    timeout_option,
+)
 from tvmconv.cli._output import print_json, print_table
 from tvmconv.errors import InputError
 from tvmconv.files import make_output_dir
@@ -35,6 +43,8 @@ if TYPE_CHECKING:
     help="Write each output there as NAME.npy.",
 )
 @threads_option
+@runner_option
+@timeout_option
 @json_option
 @debug_option
 def command(
@@ -43,9 +53,12 @@ def command(
     seed: int | None,
     output_dir: Path | None,
     threads: int | None,
+    runner: str | None,
+    timeout: float | None,
     as_json: bool,
 ) -> None:
     """Run a compiled file on arrays, and print or keep its outputs."""
+    elsewhere = make_runner(runner, timeout)
     from tvmconv.runtime.inspect import inspect_artifact
 
     facts = inspect_artifact(file)
@@ -54,9 +67,15 @@ def command(
     arrays = load_inputs(str(file), facts["inputs"], inputs, seed)
     if output_dir is not None:
         make_output_dir(output_dir)
-    from tvmconv.runtime.loader import load
+    if elsewhere is None:
+        from tvmconv.runtime.loader import load
 
-    results = load(file, threads=threads)(arrays)
+        results = load(file, threads=threads)(arrays)
+    else:
+        from tvmconv.device.module import RemoteModule
+
+        with RemoteModule(file, elsewhere, threads) as module:
+            results = module(arrays)
     names = [output["name"] for output in facts["outputs"]]
     if len(names) != len(results):
         raise InputError(f"{file}: its metadata names {len(names)} outputs, not {len(results)}")

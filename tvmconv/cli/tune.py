@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from tvmconv.cli._files import check_files, json_file_option, page_option, write_json
-from tvmconv.cli._options import batch_option, debug_option, target_option, threads_option
+from tvmconv.cli._options import (
+    batch_option,
+    debug_option,
+    make_runner,
+    runner_option,
+    target_option,
+    threads_option,
+    timeout_option,
+)
 from tvmconv.cli._output import show
 from tvmconv.cli._suite import models_or_suite, sources
 from tvmconv.report import require_report, write_tune_report
@@ -68,6 +76,8 @@ def _seconds(context: click.Context, parameter: click.Parameter, text: str | Non
 )
 @threads_option
 @batch_option
+@runner_option
+@timeout_option
 @json_file_option
 @page_option
 @debug_option
@@ -82,6 +92,8 @@ def command(
     jobs: int | None,
     threads: int | None,
     batch: int | None,
+    runner: str | None,
+    timeout: float | None,
     json_file: Path | None,
     page: Path | None,
 ) -> None:
@@ -92,6 +104,7 @@ def command(
     """
     found = sources(tuple(dict.fromkeys(models)), suite_name, filter)
     machine = load_target(target)
+    elsewhere = make_runner(runner, timeout)
     check_files(JSON=json_file, report=page)
     if page is not None:
         require_report()
@@ -108,6 +121,7 @@ def command(
             progress=progress,
             threads=threads,
             batch=batch,
+            runner=elsewhere,
         )
     write_json(report.to_json(), json_file, lambda: _print(report))
     if page is not None:

@@ -12,10 +12,13 @@ from tvmconv.cli._options import (
     exact_option,
     json_option,
     log_option,
+    make_runner,
     model_source,
     params_option,
+    runner_option,
     target_option,
     threads_option,
+    timeout_option,
     untuned_option,
 )
 from tvmconv.cli._output import print_json, progress_bar, show
@@ -34,6 +37,8 @@ from tvmconv.target import load_target
 @exact_option
 @batch_option
 @params_option
+@runner_option
+@timeout_option
 @json_option
 @debug_option
 def command(
@@ -47,11 +52,14 @@ def command(
     exact: bool,
     batch: int | None,
     params: Path | None,
+    runner: str | None,
+    timeout: float | None,
     as_json: bool,
 ) -> None:
     """Compile, run, and compare every output with the NumPy reference."""
     source = model_source(model)
     machine = load_target(target)
+    elsewhere = make_runner(runner, timeout)
     from tvmconv.verify import verify
 
     with progress_bar() as progress:
@@ -67,6 +75,7 @@ def command(
             batch=batch,
             params=params,
             progress=progress,
+            runner=elsewhere,
         )
     if as_json:
         print_json(report.to_json())

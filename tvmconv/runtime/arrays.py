@@ -54,6 +54,11 @@ class Port:
         dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return dtype
 
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.numpy_dtype.itemsize
+
 
 def _from_dlpack(value: Any, what: str) -> npt.NDArray[Any]:
     try:

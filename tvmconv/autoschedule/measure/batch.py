@@ -9,7 +9,7 @@ from typing import TypeVar
 from tvmconv.autoschedule.measure.builder import Build, Builder, Link
 from tvmconv.autoschedule.measure.outcome import Rejected
 from tvmconv.autoschedule.measure.references import References
-from tvmconv.autoschedule.measure.runner import Kernel, NotLoaded, Runner
+from tvmconv.autoschedule.measure.runner import AnyRunner, Kernel, NotLoaded
 
 Result = TypeVar("Result")
 
@@ -69,9 +69,10 @@ class Batch:
         self._files.append(library)
         self._libraries |= dict.fromkeys(link.builds, library)
 
-    def close(self, runner: Runner) -> None:
+    def close(self, runner: AnyRunner) -> None:
         """Remove the files, and have the runner forget them."""
         runner.forget(map(str, self._files))
         self._builder.discard(self.builds)
         for library in self._files:
+            self._builder.contents.pop(str(library), None)
             library.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from tvmconv.autoschedule.measure.crew import Crew, Job, signal_name
 from tvmconv.autoschedule.measure.outcome import Choice, Rejected
+from tvmconv.codegen.link import static_triple
 from tvmconv.errors import EnvironmentError_
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
@@ -63,15 +64,27 @@ class Builder:
     target : Target
     limit_s : float
         How long one build may take.
+    elsewhere : bool
+        Whether objects become static programs, to run on another machine, and not libraries.
+
+    Attributes
+    ----------
+    contents : dict of str to sequence of Build
+        What is in each library or program that there is.
     """
 
-    def __init__(self, crew: Crew, target: Target, limit_s: float) -> None:
+    def __init__(
+        self, crew: Crew, target: Target, limit_s: float, *, elsewhere: bool = False
+    ) -> None:
         self._crew, self._target, self._limit_s = crew, target, limit_s
         self._table = target.to_dict()
         self._count = self._libraries = 0
         flags = [f"-mcpu={target.zig_mcpu}"]
-        runtime = {"triple": target.zig.triple, "cpu_flags": flags}
-        self._runtime = crew.start("runtime", runtime, _RUNTIME_S)
+        self._link_kind = "program" if elsewhere else "link"
+        self._triple = static_triple(target.zig.triple) if elsewhere else target.zig.triple
+        runtime = {"triple": self._triple, "cpu_flags": flags}
+        self._runtime = crew.start("device" if elsewhere else "runtime", runtime, _RUNTIME_S)
+        self.contents: dict[str, Sequence[Build]] = {}
 
     def start(self, spec: KernelSpec, choice: Choice) -> Build:
         """Start to build a candidate."""
@@ -128,9 +141,9 @@ class Builder:
             "objects": [f"{build.symbol}.o" for build in builds],
             "exports": [f"__tvm_ffi_{build.symbol}" for build in builds],
             "output": output,
-            "triple": self._target.zig.triple,
+            "triple": self._triple,
         }
-        job = self._crew.start("link", description, _LINK_S)
+        job = self._crew.start(self._link_kind, description, _LINK_S)
         return Link(builds, self._crew.folder / output, job)
 
     def linked(self, link: Link) -> Path:
@@ -147,6 +160,7 @@ class Builder:
         self._crew.discard(job)
         if told:
             raise ValueError(told)
+        self.contents[str(link.library)] = link.builds
         return link.library
 
     def _told(self, job: Job, what: str) -> str:

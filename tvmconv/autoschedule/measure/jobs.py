@@ -17,6 +17,7 @@ _SOURCES = ("pool", "backend", "workspace", "error", "cpus")
 _HARNESS = Path(__file__).with_name("harness.c")
 EXPORTS = tuple(f"tvmconv_measure_{name}" for name in ("open", "close", "error", "calls"))
 RUNTIME_OBJECT = "runtime.o"
+_DEVICE = Path(__file__).resolve().parent.parent.parent / "device" / "candidates.c"
 
 
 def compile_runtime(job: Mapping[str, Any], folder: Path) -> None:
@@ -24,6 +25,30 @@ def compile_runtime(job: Mapping[str, Any], folder: Path) -> None:
     sources = [_HARNESS, *(RUNTIME / f"{name}.c" for name in _SOURCES)]
     objects = link.compile_sources(sources, folder, RUNTIME, job["triple"], job["cpu_flags"])
     link.link_relocatable(objects, folder / RUNTIME_OBJECT)
+
+
+def compile_device(job: Mapping[str, Any], folder: Path) -> None:
+    """Compile the thread pool and the program that runs elsewhere: ``triple``, ``cpu_flags``."""
+    sources = [_DEVICE, *(RUNTIME / f"{name}.c" for name in _SOURCES)]
+    objects = link.compile_sources(sources, folder, RUNTIME, job["triple"], job["cpu_flags"])
+    link.link_relocatable(objects, folder / RUNTIME_OBJECT)
+
+
+def link_program(job: Mapping[str, Any], folder: Path) -> None:
+    """Link objects to a program that runs elsewhere; takes what :func:`link_candidates` does."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        own, symbols = Path(name), job["exports"]
+        declared = "".join(f"extern int {s}(void *, const TVMFFIAny *, int32_t, TVMFFIAny *);\n"
+                           for s in symbols)  # fmt: skip
+        table = own / "table.c"
+        table.write_text(
+            f'#include "tvm_abi.h"\n{declared}'
+            f"const tvmconv_kernel tvmconv_candidates[] = {{{', '.join(symbols)}}};\n"
+            f"const int tvmconv_candidate_count = {len(symbols)};\n"
+        )
+        objects = link.compile_sources([table], own, RUNTIME, job["triple"], [])
+        objects += [folder / RUNTIME_OBJECT, *(folder / name for name in job["objects"])]
+        link.link_program(objects, folder / job["output"], job["triple"], "candidates")
 
 
 def link_candidates(job: Mapping[str, Any], folder: Path) -> None:
@@ -49,5 +74,7 @@ def make_reference(job: Mapping[str, Any], folder: Path) -> None:
 KINDS: Mapping[str, Callable[[Mapping[str, Any], Path], None]] = {
     "runtime": compile_runtime,
     "link": link_candidates,
+    "device": compile_device,
+    "program": link_program,
     "reference": make_reference,
 }

@@ -12,16 +12,20 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tvmconv.autoschedule.measure.builder import Builder
 from tvmconv.autoschedule.measure.crew import Crew
+from tvmconv.autoschedule.measure.device_runner import DeviceRunner
 from tvmconv.autoschedule.measure.outcome import Choice, Outcome
 from tvmconv.autoschedule.measure.references import References
-from tvmconv.autoschedule.measure.runner import Runner
+from tvmconv.autoschedule.measure.runner import AnyRunner, Runner
 from tvmconv.autoschedule.measure.station import Station
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
+
+if TYPE_CHECKING:
+    from tvmconv.device import Runner as Device
 
 #: The module that builds candidates, in the supervisor's children.
 BUILDER = "tvmconv.autoschedule.measure.build"
@@ -34,7 +38,7 @@ def _half_of_memory() -> int:
 
 
 class Measurer:
-    """Builds, verifies and times candidates of one target on this machine.
+    """Builds, verifies and times candidates of one target, on this machine or another.
 
     A context manager. It owns its processes and a temporary folder; both are gone when it is
     closed or when its process ends, in whatever way.
@@ -42,7 +46,7 @@ class Measurer:
     Parameters
     ----------
     target : Target
-        This machine; its ``cores`` are the threads of a kernel.
+        Of that machine; its ``cores`` are the threads of a kernel.
     jobs : int
         How many candidates are built at a time.
     cache : "warm" or "cold"
@@ -54,6 +58,8 @@ class Measurer:
     memory_bytes : int, optional
         Address space of a builder, and of the process in which candidates run; half of the
         machine's memory if left out.
+    device : tvmconv.device.Runner, optional
+        Runs candidates elsewhere; they are built, and their outputs judged, on this machine.
     """
 
     def __init__(
@@ -66,7 +72,9 @@ class Measurer:
         build_timeout_s: float = 30.0,
         run_timeout_s: float = 10.0,
         memory_bytes: int | None = None,
+        device: Device | None = None,
     ) -> None:
+        self._device = device
         self._target, self._jobs = target, jobs
         self._memory_bytes = memory_bytes or _half_of_memory()
         self._cold_bytes = cold_bytes if cache == "cold" else 0
@@ -96,16 +104,23 @@ class Measurer:
         if self._current is not None and self._current.crew.lost:
             self.close()
         if self._current is None:
-            short = self._target.cores + self._jobs > len(os.sched_getaffinity(0))
+            local = self._device is None
+            short = local and self._target.cores + self._jobs > len(os.sched_getaffinity(0))
             crew = Crew(BUILDER, self._target, self._jobs, self._memory_bytes, short)
-            self._current = Station(
-                crew,
-                Builder(crew, self._target, self._build_timeout_s),
-                References(crew),
-                Runner(crew, self._target.cores, self._cold_bytes, self._run_timeout_s),
-                self._jobs + _AHEAD,
-            )
+            builder = Builder(crew, self._target, self._build_timeout_s, elsewhere=not local)
+            references = References(crew)
+            runner = self._runner(crew, builder, references)
+            self._current = Station(crew, builder, references, runner, self._jobs + _AHEAD)
         return self._current
+
+    def _runner(self, crew: Crew, builder: Builder, references: References) -> AnyRunner:
+        """What runs candidates, here or elsewhere."""
+        threads, cold_bytes = self._target.cores, self._cold_bytes
+        if self._device is None:
+            return Runner(crew, threads, cold_bytes, self._run_timeout_s)
+        return DeviceRunner(
+            self._device, builder, references, threads, cold_bytes, self._run_timeout_s
+        )
 
     def measure(
         self, spec: KernelSpec, candidates: Sequence[Choice], best_us: float = math.inf

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tvmconv.autoschedule.measure.channel import Channel, Garbage
 from tvmconv.autoschedule.measure.crew import Crew, Job, signal_name
@@ -53,6 +53,25 @@ class Block:
 
     time_us: float
     disturbed: bool
+
+
+class AnyRunner(Protocol):
+    """What a station needs of whatever runs candidates: see :class:`Runner`."""
+
+    def verify(self, kernel: Kernel) -> float:
+        """Run a candidate on every check; its largest error over the bound."""
+
+    def block(self, kernel: Kernel) -> Block:
+        """Time one block of calls, in turns with other candidates."""
+
+    def blocks(self, kernel: Kernel, best_us: float) -> list[Block]:
+        """Time blocks, fewer if the first show that the best time is out of reach."""
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Free what there is of libraries and workloads."""
+
+    def close(self) -> None:
+        """End what runs."""
 
 
 class Runner:

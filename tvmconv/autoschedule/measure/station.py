@@ -12,7 +12,7 @@ from tvmconv.autoschedule.measure.builder import Build, Builder
 from tvmconv.autoschedule.measure.crew import Crew
 from tvmconv.autoschedule.measure.outcome import Choice, Outcome, Rejected
 from tvmconv.autoschedule.measure.references import References
-from tvmconv.autoschedule.measure.runner import Block, Runner
+from tvmconv.autoschedule.measure.runner import AnyRunner, Block
 from tvmconv.kernel import KernelSpec
 
 #: Candidates in one library, at most.
@@ -33,7 +33,7 @@ class Station:
     crew: Crew
     builder: Builder
     references: References
-    runner: Runner
+    runner: AnyRunner
     ahead: int
 
     def close(self) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tvmconv.codegen.cuda.device import Launch
-from tvmconv.device import Device
 from tvmconv.errors import InputError
+from tvmconv.gpu import Device
 
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)a?'")
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")

@@ -1,0 +1,396 @@
+"""Runners: right results by every way to another machine, one line where one fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvmconv
+from tvmconv.autoschedule.log import Log
+from tvmconv.autoschedule.record import target_key
+from tvmconv.autoschedule.space import Candidate
+from tvmconv.autoschedule.tasks import extract
+from tvmconv.autoschedule.tuner import Tools
+from tvmconv.compiler import compile_parts
+from tvmconv.device import Runner, RunnerError, wire
+from tvmconv.device.module import RemoteModule
+from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.target import load_target, targets
+
+PROBLEM = "conv2d:1x8x6x6:16x3x3:padding=1:bias=true"
+#: Target → the emulator of its processor.
+EMULATORS = {"cortex-a72": "qemu-aarch64-static", "cortex-a7": "qemu-arm-static",
+             "riscv64": "qemu-riscv64-static"}  # fmt: skip
+#: A machine that is reached by ssh or adb: its folders are those of this machine.
+FAKES = {
+    "ssh": """
+while [ "${1#-}" != "$1" ]; do
+  case "$1" in -o|-p|-l|-i) shift 2;; *) shift;; esac
+done
+[ "$1" = pi@board ] || { echo "unknown host $1" >&2; exit 255; }
+shift
+echo "ssh $*" >> "$FAKE_LOG"
+echo "Welcome to the board"
+eval "$FAKE_FAULT"
+exec sh -c "$*"
+""",
+    "scp": """
+echo "scp $*" >> "$FAKE_LOG"
+while [ "${1#-}" != "$1" ]; do
+  case "$1" in -o|-P|-i) shift 2;; *) shift;; esac
+done
+for last; do :; done
+while [ $# -gt 1 ]; do cp "$1" "${last#pi@board:}" || exit 1; shift; done
+""",
+    "adb": """
+[ "$1" = -s ] && shift 2
+echo "adb $*" >> "$FAKE_LOG"
+case "$1" in
+  shell) shift; exec sh -c "$(echo "$*" | sed s,/data/local/tmp,/tmp,)";;
+  push) shift; for last; do :; done
+    while [ $# -gt 1 ]; do cp "$1" "$last" || exit 1; shift; done; echo pushed;;
+  *) exit 2;;
+esac
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model for this machine, to be linked to a program."""
+    from tvmconv.codegen.link import static_triple
+
+    machine = load_target("host")
+    path = tmp_path_factory.mktemp("archive") / "model.a"
+    parts = compile_parts(PROBLEM, target=machine, params=arrays(constants=True))
+    parts.write(path, "static", triple=static_triple(machine.zig.triple))
+    return path
+
+
+def arrays(*, constants: bool) -> dict[str, Any]:
+    rng = np.random.default_rng(5)
+    drawn = {"x": (1, 8, 6, 6), "weight": (16, 8, 3, 3), "bias": (16,)}
+    found = {k: rng.standard_normal(shape).astype(np.float32) for k, shape in drawn.items()}
+    return {k: v for k, v in found.items() if (k != "x") == constants}
+
+
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ssh, scp and adb that reach this machine; what they were told is in the log."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in FAKES.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("FAKE_FAULT", "")
+    return tmp_path / "log"
+
+
+def script(folder: Path, text: str) -> str:
+    """A command that does something before, instead of or after running the program."""
+    path = folder / "a runner; $(x).sh"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return f"'{path}'"
+
+
+def test_a_model_runs_by_a_command(archive: Path) -> None:
+    with RemoteModule(archive, Runner("nice -n 1"), threads=2) as module:
+        x = arrays(constants=False)
+        (y,) = module(x)
+        expected = tvmconv.Problem.parse(PROBLEM).reference({**x, **arrays(constants=True)})
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+        report = module.measure(x, rounds=3, block_s=0.01, pause_s=0.001, profiles=2)
+        assert len(report.blocks_s) == 3
+        assert all(0 < seconds < 1 for seconds in report.blocks_s)
+        assert report.calls >= 3
+        assert [len(times) for times in report.profiles] == [len(module.metadata["steps"])] * 2
+        assert report.memory_bytes > 100_000
+        assert report.machine[0] == "Linux"
+        assert [name for name, _ in module.profile(x)] == [
+            step["name"] for step in module.metadata["steps"]
+        ]
+        with pytest.raises(InputError, match="expected shape"):
+            module(np.zeros((1, 8, 6, 7), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("command", "copied"),
+    [
+        ("ssh pi@board", "scp -q -o BatchMode=yes "),
+        (
+            "ssh -p 22 -l me -o X=y pi@board nice",
+            "scp -q -o BatchMode=yes -P 22 -o User=me -o X=y ",
+        ),
+        ("adb shell", "adb push "),
+        ("adb -s shell shell nice", "adb push "),
+    ],
+)
+def test_other_machines_get_copies_and_are_left_clean(
+    archive: Path, fakes: Path, command: str, copied: str
+) -> None:
+    before = set(Path("/tmp").glob("tvmconv.*"))
+    with RemoteModule(archive, Runner(command)) as module:
+        (y,) = module(arrays(constants=False))
+    assert np.isfinite(y).all()
+    log = fakes.read_text()
+    assert copied in log
+    assert log.count("\n") == 3  # a folder, copies, the run: as many connections
+    assert set(Path("/tmp").glob("tvmconv.*")) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sleep 60", "did not end within 2 s (--timeout)"),
+        ("trap '' TERM; sleep 60 & sleep 60", "did not end within 2 s (--timeout)"),
+        ("exit 3", "exited with code 3"),
+        ("echo first >&2; echo 'no such board' >&2; exit 255", "exited with code 255: no such"),
+        ("kill -9 $$", "was ended by SIGKILL"),
+        ("exit 0", "printed nothing"),
+        ("echo '<html>garbage'", "printed something else than a result: '<html>garbage'"),
+        ("head -c 300 /dev/urandom", "printed something else than a result"),
+        ("exec yes", "printed more than"),
+        ('"$@" | head -c 1000', "its output ends early, after 1000 bytes"),
+        ('"$@" | grep -v ^end', "its output ends early"),
+        ('"$@" | grep -v ^=', "sent 0 of 2304 bytes of y"),
+        ("\"$@\" | sed 's/^=..../=/'", "bytes of y"),
+        ('"$@" | grep -v ^output', "0 of 1 lines of its output"),
+        ('"$@" | grep -v ^start', "0 of 1 lines of its start"),
+        ('p=$1; shift; "$p"', "exited with code 2"),
+        ('p=$1; shift; "$p" /nosuch 1 1 1 1 1 1 1', "/nosuch: cannot be read"),
+    ],
+)
+def test_faults_are_one_line_in_time(
+    archive: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    with RemoteModule(archive, Runner(script(tmp_path, text), 2.0)) as module:
+        start = time.monotonic()
+        with pytest.raises(RunnerError) as caught:
+            module(arrays(constants=False))
+        assert time.monotonic() - start < 4.5
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("exit 255", "exited with code 255"),
+        ("sleep 60", "did not end within 2 s"),
+        ("echo /etc/../../x; exit 0", "made no folder, but said"),
+        ('case "$*" in *chmod*) exit 255;; esac', "exited with code 255"),
+        ('case "$*" in *chmod*) sleep 60;; esac', "did not end within 2 s"),
+    ],
+)
+def test_a_connection_that_fails(
+    archive: Path, fakes: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+) -> None:
+    monkeypatch.setenv("FAKE_FAULT", fault)
+    before = set(Path("/tmp").glob("tvmconv.*"))
+    with RemoteModule(archive, Runner("ssh pi@board", 2.0)) as module:
+        start = time.monotonic()
+        with pytest.raises(RunnerError, match="runner 'ssh pi@board': ") as caught:
+            module(arrays(constants=False))
+        assert time.monotonic() - start < 5.5
+    assert message in str(caught.value)
+    assert set(Path("/tmp").glob("tvmconv.*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("", 2, "is no command"),
+        ("'", 2, "cannot be read"),
+        ("/nosuch/qemu -L /x", 4, "/nosuch/qemu: not found"),
+        ("-nosuch;", 4, "-nosuch;: not found"),
+        ("ssh -p 22", 2, "names no host"),
+        ("adb push", 2, "is not `adb shell`"),
+    ],
+)
+def test_commands_that_are_none(
+    tvmconv: Callable[..., Any], fakes: Path, command: str, code: int, message: str
+) -> None:
+    result = tvmconv("verify", PROBLEM, "--runner", command)
+    assert (result.code, result.out, result.err.count("\n")) == (code, "", 1)
+    assert message in result.err
+
+
+def test_a_time_is_for_a_runner(tvmconv: Callable[..., Any]) -> None:
+    assert tvmconv("verify", PROBLEM, "--timeout", "3").code == 2
+    assert tvmconv("verify", PROBLEM, "--runner", "env", "--timeout", "0").code == 2
+    assert "against" in tvmconv("bench", PROBLEM, "--runner", "env", "--against", "torch").err
+
+
+def test_a_wrong_result_is_seen(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
+    assert tvmconv("verify", PROBLEM, "--runner", "env").code == 0
+    spoil = script(tmp_path, "\"$@\" | sed '/^output/{n;s/^=...../=AAAAA/}'")
+    result = tvmconv("verify", PROBLEM, "--runner", spoil)
+    assert result.code == 1
+    assert "WRONG" in result.out
+
+
+def test_text_that_is_no_output() -> None:
+    for text in (b"", b"\n\n", b"end\n", b"tvmconv 2\nend\n"):
+        with pytest.raises(wire.BadOutput):
+            wire.parse(text)
+    with pytest.raises(wire.BadOutput, match="belong to nothing"):
+        wire.parse(b"tvmconv 1\n=AAAA\nend\n")
+    begin, output, end = wire.parse(b"hello\r\ntvmconv 1\r\nx\r\noutput 0 3\r\n=AQID\r\nend\r\n")
+    assert (begin.words, bytes(output.data), end.kind) == (["x"], b"\1\2\3", "end")
+    with pytest.raises(wire.BadOutput):
+        output.number(7)
+
+
+@pytest.mark.parametrize("name", EMULATORS)
+@pytest.mark.parametrize(
+    "problem",
+    [PROBLEM, "depthwise_conv2d:1x8x7x7:8x3x3:stride=2", "max_pool2d:1x8x6x6:2x2:stride=2"],
+)
+def test_other_processors_under_qemu(tvmconv: Callable[..., Any], name: str, problem: str) -> None:
+    if name not in targets():
+        pytest.skip(f"there is no target {name}")
+    if shutil.which(EMULATORS[name]) is None:
+        pytest.skip(f"{EMULATORS[name]} is not installed (Debian's qemu-user-static)")
+    arguments = ("verify", problem, "--target", name, "--runner", EMULATORS[name], "--json")
+    result = tvmconv(*arguments)
+    assert (result.code, result.err) == (0, "")
+    assert json.loads(result.out)["ok"]
+
+
+def test_the_wrong_processor_is_one_line(tvmconv: Callable[..., Any]) -> None:
+    if shutil.which("qemu-aarch64-static") is None:
+        pytest.skip("qemu-aarch64-static is not installed (Debian's qemu-user-static)")
+    result = tvmconv("verify", PROBLEM, "--runner", "qemu-aarch64-static")
+    assert (result.code, result.err.count("\n")) == (4, 1)
+    assert "Invalid ELF image for this architecture" in result.err
+
+
+@pytest.mark.parametrize("form", ["shared", "static"])
+def test_run_takes_files_of_both_kinds(
+    tvmconv: Callable[..., Any], tmp_path: Path, form: str
+) -> None:
+    file = tmp_path / "-a; file.x"
+    assert tvmconv("compile", PROBLEM, "-o", file, "--format", form).code == 0
+    arguments = ("run", file, "--seed", "3", "--runner", "env", "--output-dir", tmp_path)
+    assert tvmconv(*arguments).code == 0
+    got = np.load(tmp_path / "y.npy")
+    if form == "shared":
+        assert tvmconv(*arguments[:4], *arguments[6:]).code == 0
+        np.testing.assert_array_equal(got, np.load(tmp_path / "y.npy"))
+
+
+def test_bench_times_on_the_device(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
+    json_file = tmp_path / "bench.json"
+    result = tvmconv("bench", PROBLEM, "--runner", "env", "--rounds", "2", "--layers",
+                     "--threads", "1", "--json", json_file)  # fmt: skip
+    assert (result.code, result.err) == (0, "")
+    report = json.loads(json_file.read_text())
+    (model,) = report["models"]
+    assert len(model["blocks_ms"]) == 2
+    assert 0 < model["time_ms"] < 1000
+    assert len(model["steps"]) > 0
+    assert not report["peak"]["measured"]
+    assert "env" in report["machine"]["cpu"]
+
+
+def test_candidates_are_measured_elsewhere_and_judged_here(tmp_path: Path) -> None:
+    machine = load_target("host").with_threads(1)
+    (task,), _ = extract([PROBLEM], machine)
+    spec = task.specs[0]
+    log = tmp_path / "uses"
+    device = Runner(script(tmp_path, f'echo use >> "{log}"; exec "$@"'))
+    tools = Tools(machine, 1, device=device)
+    candidates = tools.candidates(spec)[:3]
+    broken = Candidate((("nosuch", 1),), 1.0)
+    with tools.open_bench(0) as bench:
+        outcomes = list(bench.measure(spec, [*candidates, broken]))
+        assert [o.status for o in outcomes] == ["ok"] * 3 + ["build-failed"]
+        assert all(0 < t < 1e6 for o in outcomes[:3] for t in o.times_us)
+        assert all(len(o.times_us) == 5 and 0 <= o.error_ratio <= 1 for o in outcomes[:3])
+        assert len(log.read_text().split()) <= 3  # together, as far as they were built together
+        uses = len(log.read_text().split())
+        first, second = bench.compare([(spec, c) for c in candidates[:2]], rounds=4)
+        assert len(log.read_text().split()) == uses + 1
+        assert (first.status, second.status) == ("ok", "ok")
+        assert len(first.times_us) == len(second.times_us) == 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "message"),
+    [
+        ("sed '/^check 0/{n;s/^=...../=AAAAA/}'", "wrong", "elements are wrong"),
+        ("sed 's/^block \\(.*\\) 1$/block \\1 0/'", "wrong", "changes from call to call"),
+        ("sed 's/^check 1.*/died 11/'", "crashed", "was ended by SIGSEGV"),
+        ("sed 's/^check 1.*/died 14/'", "timeout", "did not end within"),
+        ("sed 's/^check 1.*/failed it is bad/'", "crashed", "it is bad"),
+    ],
+)
+def test_candidates_that_must_not_be_used(
+    tmp_path: Path, spoil: str, status: str, message: str
+) -> None:
+    machine = load_target("host").with_threads(1)
+    (task,), _ = extract([PROBLEM], machine)
+    device = Runner(script(tmp_path, f'"$@" | {spoil}'))
+    tools = Tools(machine, 1, device=device)
+    with tools.open_bench(0) as bench:
+        (outcome,) = bench.measure(task.specs[0], tools.candidates(task.specs[0])[:1])
+    assert outcome.status == status
+    assert message in outcome.message
+
+
+def test_a_board_that_is_lost_leaves_the_log_intact(
+    tvmconv: Callable[..., Any], tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    text = f'echo x >> {count}; [ $(wc -l < {count}) -gt 2 ] && exit 255; exec "$@"'
+    result = tvmconv("tune", PROBLEM, "--runner", script(tmp_path, text), "--trials", "40",
+                     "--threads", "1", "--jobs", "1", "--log", tmp_path / "log")  # fmt: skip
+    assert result.code == 4
+    assert result.err.splitlines()[-1].endswith("exited with code 255")
+    (file,) = (tmp_path / "log").glob("*/*.jsonl")
+    assert len(list(Log(file).lines())) >= 1
+    assert not list((tmp_path / "log").glob("*/.*"))
+
+
+def test_tuning_under_qemu(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
+    if shutil.which("qemu-aarch64-static") is None:
+        pytest.skip("qemu-aarch64-static is not installed (Debian's qemu-user-static)")
+    result = tvmconv("tune", PROBLEM, "--runner", "qemu-aarch64-static", "--target", "cortex-a72",
+                     "--trials", "6", "--jobs", "1", "--log", tmp_path)  # fmt: skip
+    assert result.code == 0, result.err
+    (file,) = tmp_path.glob("cortex-a72/*.jsonl")
+    records = [json.loads(line) for line in Log(file).lines()]
+    assert len(records) >= 6
+    key = target_key(load_target("cortex-a72"))
+    assert {record["target"] for record in records} == {key}
+    assert any(record["status"] == "ok" for record in records)
+    assert {record["status"] for record in records} <= {"ok", "timeout"}
+    assert "log: " not in tvmconv("verify", PROBLEM, "--target", "cortex-a72", "--log", tmp_path,
+                                  "--runner", "qemu-aarch64-static").err  # fmt: skip
+
+
+def test_no_program_for_what_is_not_linux() -> None:
+    from tvmconv.codegen.link import static_triple
+
+    assert static_triple("arm-linux-gnueabihf.2.17") == "arm-linux-musleabihf"
+    assert static_triple("riscv64-linux-musl") == "riscv64-linux-musl"
+    for triple in ("aarch64-macos", "x86_64-windows-gnu", "", "-x"):
+        with pytest.raises(InputError, match="only for Linux"):
+            static_triple(triple)
+
+
+def test_missing_tools_are_the_environment_s_fault() -> None:
+    with pytest.raises(EnvironmentError_, match="nosuch: not found"):
+        Runner("nosuch")

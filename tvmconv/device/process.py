@@ -1,0 +1,122 @@
+"""A command with a deadline: it may be slow, hang, print without end, or leave children behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_CHUNK, _TAIL = 1 << 16, 1 << 13
+#: How long what a command has left behind may keep its output open.
+_LINGER_S = 0.5
+
+
+class Overdue(Exception):
+    """The command did not end in time."""
+
+
+class TooMuch(Exception):
+    """The command printed more than it may."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command has ended.
+
+    Attributes
+    ----------
+    code : int
+        Its exit code, or a signal's number below zero.
+    output : bytes
+    errors : str
+        The end of what it wrote to its standard error.
+    """
+
+    code: int
+    output: bytes
+    errors: str
+
+    @property
+    def last_error(self) -> str:
+        """The last line of its errors; empty if there is none."""
+        lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
+        return lines[-1][:300] if lines else ""
+
+
+def execute(
+    command: Sequence[str], deadline: float, limit_bytes: int, folder: Path | None = None
+) -> Finished:
+    """Run a command, in a session of its own, of which nothing is left afterwards.
+
+    Parameters
+    ----------
+    command : sequence of str
+    deadline : float
+        By ``time.monotonic()``.
+    limit_bytes : int
+        Output that it may print.
+    folder : Path, optional
+        Working directory.
+
+    Raises
+    ------
+    Overdue, TooMuch
+    OSError
+        It cannot be started.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        start_new_session=True,
+    )
+    try:
+        output, errors = _read(process, deadline, limit_bytes)
+        code = process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise Overdue from None
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    return Finished(code, output, errors.decode("utf-8", "replace"))
+
+
+def _read(
+    process: subprocess.Popen[bytes], deadline: float, limit_bytes: int
+) -> tuple[bytes, bytes]:
+    """Read both outputs until they are closed, or the command has ended and nothing more comes."""
+    output, errors = bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        for pipe, store in ((process.stdout, output), (process.stderr, errors)):
+            if pipe is not None:
+                selector.register(pipe, selectors.EVENT_READ, store)
+        ended_at = 0.0
+        while selector.get_map():
+            now = time.monotonic()
+            if now >= deadline:
+                raise Overdue
+            if process.poll() is not None:
+                ended_at = ended_at or now
+                if now - ended_at > _LINGER_S:
+                    break
+            for key, _ in selector.select(min(deadline - now, 0.1)):
+                data = os.read(key.fd, _CHUNK)
+                if not data:
+                    selector.unregister(key.fileobj)
+                key.data.extend(data)
+            if len(output) > limit_bytes:
+                raise TooMuch
+            del errors[:-_TAIL]
+    return bytes(output), bytes(errors)
