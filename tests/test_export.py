@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
+from onnx import TensorProto, helper
 
 import tvmconv
 from tvmconv.codegen import link
@@ -251,6 +252,21 @@ def test_a_network_s_sample_is_what_numpy_computes(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     scores = np.fromfile(tmp_path / "out/expected_0.raw", np.float32)
     assert scores.sum() == pytest.approx(1, abs=1e-4)  # a softmax over all classes together
+
+
+def test_hostile_names_of_tensors(tmp_path: Path) -> None:
+    names = ['in "put";\\ %s\n|`caf\u00e9', "-out ??/ */ $(x)"]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in names]
+    node = helper.make_node("Relu", names[:1], names[1:])
+    graph = helper.make_graph([node], "-g; `x`\n| @PREFIX@", ports[:1], ports[1:])
+    opsets = [helper.make_opsetid("", 17)]
+    tvmconv.export(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "out")
+    zig(tmp_path / "out", "main.c", "libmodel.a", "-o", "main")
+    result = run("./main", "--check", cwd=tmp_path / "out")
+    assert result.stdout.endswith(f"{names[1]}: right, largest error 0 of what is allowed\n")
+    readme = (tmp_path / "out/README.md").read_text()
+    assert readme.startswith("# `-g; 'x'\\n\\| @PREFIX@`, compiled for ")
+    assert all(line.count(" | ") in (2, 4) for line in readme.splitlines() if line[:2] == "| ")
 
 
 @pytest.mark.parametrize(

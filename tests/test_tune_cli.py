@@ -60,6 +60,7 @@ def test_options(tvmconv: Callable[..., Any], tuned: dict[str, Any], tmp_path: P
         "jobs": 3,
         "threads": 2,
         "batch": 4,
+        "runner": None,
     }
 
 

@@ -34,6 +34,7 @@ COMMANDS = (
     "explain",
     "inspect",
     "log",
+    "serve",
     "targets",
     "ops",
     "demo",
@@ -62,7 +63,7 @@ class _Commands(click.Group):
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 ok, 1 verification failed, 2 bad input, 4 environment (missing tool, "
-    "disk full), 130 interrupted.",
+    "unreachable board, disk full), 130 interrupted.",
 )
 @click.version_option(VERSION, prog_name="tvmconv", message="%(prog)s %(version)s")
 @debug_option

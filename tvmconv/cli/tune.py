@@ -24,12 +24,14 @@ from tvmconv.cli._options import (
 )
 from tvmconv.cli._output import show
 from tvmconv.cli._suite import models_or_suite, sources
+from tvmconv.errors import InputError
 from tvmconv.report import require_report, write_tune_report
 from tvmconv.target import load_target
 
 if TYPE_CHECKING:
     from tvmconv.autoschedule.session import Event
     from tvmconv.autoschedule.tune_report import TuneReport
+    from tvmconv.device import Runner
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
@@ -78,6 +80,9 @@ def _seconds(context: click.Context, parameter: click.Parameter, text: str | Non
 @batch_option
 @runner_option
 @timeout_option
+@click.option("--rpc", metavar="H:P", help="Measure on the machine of a `tvmconv serve`.")
+@click.option("--tracker", metavar="H:P", help="Measure on the boards of a tracker of TVM's.")
+@click.option("--key", metavar="K", help="What the boards are called at the tracker.")
 @json_file_option
 @page_option
 @debug_option
@@ -94,6 +99,9 @@ def command(
     batch: int | None,
     runner: str | None,
     timeout: float | None,
+    rpc: str | None,
+    tracker: str | None,
+    key: str | None,
     json_file: Path | None,
     page: Path | None,
 ) -> None:
@@ -104,7 +112,7 @@ def command(
     """
     found = sources(tuple(dict.fromkeys(models)), suite_name, filter)
     machine = load_target(target)
-    elsewhere = make_runner(runner, timeout)
+    elsewhere = _elsewhere(runner, timeout, rpc, tracker, key)
     check_files(JSON=json_file, report=page)
     if page is not None:
         require_report()
@@ -126,6 +134,24 @@ def command(
     write_json(report.to_json(), json_file, lambda: _print(report))
     if page is not None:
         write_tune_report(page, report)
+
+
+def _elsewhere(
+    command: str | None,
+    timeout: float | None,
+    rpc: str | None,
+    tracker: str | None,
+    key: str | None,
+) -> Runner | None:
+    """The one way to another machine that the options name; None without one."""
+    if rpc is None and tracker is None and key is None:
+        return make_runner(command, timeout)
+    if command is not None:
+        raise InputError("runner: is one way to another machine, --rpc and --tracker are others")
+    from tvmconv.device import DEFAULT_TIMEOUT_S
+    from tvmconv.device.rpc import rpc_runner
+
+    return rpc_runner(server=rpc, tracker=tracker, key=key, timeout_s=timeout or DEFAULT_TIMEOUT_S)
 
 
 def _print(report: TuneReport) -> None:

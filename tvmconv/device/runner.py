@@ -121,6 +121,8 @@ class Runner:
         As in a shell: words, with quotes where one has a space.
     timeout_s : float
         How long one use of it may take, copying included.
+    words : sequence of str, optional
+        The words, if ``command`` is only what it is called.
 
     Raises
     ------
@@ -130,9 +132,14 @@ class Runner:
         There is no such program.
     """
 
-    def __init__(self, command: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        command: str,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        words: Sequence[str] | None = None,
+    ) -> None:
         try:
-            words = shlex.split(command)
+            words = shlex.split(command) if words is None else list(words)
         except ValueError as error:
             raise InputError(f"runner: {command!r} cannot be read: {error}") from None
         if not words or "\0" in command:

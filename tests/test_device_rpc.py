@@ -1,0 +1,169 @@
+"""TVM's RPC as a way to other machines: a server, a tracker, boards that are lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tvmconv.autoschedule.log import Log
+from tvmconv.codegen.link import static_triple
+from tvmconv.compiler import compile_parts
+from tvmconv.device import RunnerError
+from tvmconv.device.module import RemoteModule
+from tvmconv.device.rpc import parse_address, rpc_runner
+from tvmconv.device.serve import is_loopback, serving
+from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.problem import Problem
+from tvmconv.target import load_target
+
+PROBLEM = "max_pool2d:1x8x6x6:2x2:stride=2"
+X = np.random.default_rng(7).standard_normal((1, 8, 6, 6)).astype(np.float32)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    machine = load_target("host")
+    path = tmp_path_factory.mktemp("archive") / "model.a"
+    parts = compile_parts(PROBLEM, target=machine)
+    parts.write(path, "static", triple=static_triple(machine.zig.triple))
+    return path
+
+
+def run(archive: Path, **access: Any) -> Any:
+    with RemoteModule(archive, rpc_runner(**access), threads=1) as module:
+        (y,) = module(X)
+    return y
+
+
+@pytest.fixture
+def tracker() -> Iterator[str]:
+    """A tracker in a process of its own."""
+    port = free_port()
+    arguments = ["-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, *arguments, "--port-end", str(port + 1), "--silent"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_server(archive: Path) -> None:
+    port = free_port()
+    with serving("127.0.0.1", port):
+        y = run(archive, server=f"127.0.0.1:{port}", timeout_s=60)
+        np.testing.assert_array_equal(y, Problem.parse(PROBLEM).reference({"x": X}))
+        taken = f"127.0.0.1:{port}: cannot be served: the port is taken"
+        with pytest.raises(EnvironmentError_, match=taken), serving("127.0.0.1", port):
+            pass
+    with pytest.raises(EnvironmentError_, match="cannot be reached: "):
+        run(archive, server=f"127.0.0.1:{port}")
+
+
+def test_a_server_that_has_stopped_is_one_line_in_time(archive: Path) -> None:
+    port = free_port()
+    with serving("127.0.0.1", port) as number:
+        os.killpg(number, signal.SIGSTOP)
+        start = time.monotonic()
+        with pytest.raises(RunnerError, match=r"did not end within 8 s \(--timeout\)"):
+            run(archive, server=f"127.0.0.1:{port}", timeout_s=8)
+        assert time.monotonic() - start < 25  # linking the program included
+
+
+def test_a_fleet_survives_the_loss_of_a_board(archive: Path, tracker: str, tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="the tracker has no board with key 'pi', but none"):
+        run(archive, tracker=tracker, key="pi", timeout_s=60)
+    with ExitStack() as stack:
+        first = ExitStack()
+        stack.callback(first.close)
+        first.enter_context(serving("127.0.0.1", free_port(), tracker, "pi"))
+        stack.enter_context(serving("127.0.0.1", free_port(), tracker, "pi"))
+        time.sleep(1)  # a server reports by itself
+        with pytest.raises(RunnerError, match="no board with key 'other', but pi"):
+            run(archive, tracker=tracker, key="other", timeout_s=60)
+        wanted = Problem.parse(PROBLEM).reference({"x": X})
+        np.testing.assert_array_equal(run(archive, tracker=tracker, key="pi"), wanted)
+        first.close()  # ends its process at once
+        for _ in range(2):
+            np.testing.assert_array_equal(run(archive, tracker=tracker, key="pi"), wanted)
+
+
+def test_tuning_by_a_server(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "tvmconv", "serve", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == f"serving on 127.0.0.1:{port}\n"
+        result = tvmconv("tune", PROBLEM, "--rpc", f"127.0.0.1:{port}", "--trials", "3",
+                         "--threads", "1", "--jobs", "1", "--log", tmp_path)  # fmt: skip
+        assert result.code == 0, result.err
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130
+        server.stdout.close()
+        with pytest.raises(ConnectionRefusedError):  # nothing is left that listens
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+    (file,) = tmp_path.glob("*/*.jsonl")
+    assert {json.loads(line)["status"] for line in Log(file).lines()} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("serve", "--host", "0.0.0.0"), 2, "whoever reaches this address can run any code"),
+        (("serve", "--host", "::"), 2, "--allow-others says that this is wanted"),
+        (("serve", "--tracker", "127.0.0.1:9"), 2, "needs a key"),
+        (("serve", "--tracker", "here", "--key", "k"), 2, "'here' is not HOST:PORT"),
+        (("tune", PROBLEM, "--rpc", "here"), 2, "'here' is not HOST:PORT"),
+        (("tune", PROBLEM, "--rpc", "a:1", "--tracker", "b:1"), 2, "either a server or a tracker"),
+        (("tune", PROBLEM, "--tracker", "a:1"), 2, "a tracker needs a key"),
+        (("tune", PROBLEM, "--key", "k"), 2, "either a server or a tracker"),
+        (("tune", PROBLEM, "--rpc", "a:1", "--runner", "env"), 2, "is one way to another machine"),
+        (("tune", PROBLEM, "--tracker", "127.0.0.1:1", "--key", "k"), 4, "cannot be reached"),
+    ],
+)
+def test_wrong_arguments(
+    tvmconv: Callable[..., Any], arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    result = tvmconv(*arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (code, "", 1)
+    assert message in result.err
+
+
+def test_addresses() -> None:
+    assert parse_address("board.local:9090", "rpc") == ("board.local", 9090)
+    assert parse_address("[::1]:1", "rpc") == ("::1", 1)
+    for text in ("", ":1", "a", "a:", "a:0", "a:65536", "a:b", "a:-1", "a b:c:1x"):
+        with pytest.raises(InputError):
+            parse_address(text, "rpc")
+    assert list(map(is_loopback, ("127.3.2.1", "::1", "localhost"))) == [True] * 3
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "board", "")))

@@ -1,0 +1,40 @@
+"""`tvmconv serve`."""
+
+from __future__ import annotations
+
+import threading
+
+import click
+
+from tvmconv.cli._options import debug_option
+from tvmconv.errors import InputError
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(1, 65534), default=9091, show_default=True, help="The port."
+)
+@click.option("--tracker", metavar="H:P", help="A tracker of TVM's to report to.")
+@click.option("--key", metavar="K", help="What this machine is called there.")
+@click.option(
+    "--allow-others",
+    is_flag=True,
+    help="Listen on an address that other machines reach. They can run any code here.",
+)
+@debug_option
+def command(host: str, port: int, tracker: str | None, key: str | None, allow_others: bool) -> None:
+    """Let `tvmconv tune --rpc` and `--tracker` measure on this machine, until Ctrl-C.
+
+    There are no passwords: whoever reaches the server can run any code on this machine.
+    """
+    from tvmconv.device.serve import WARNING, check_host, is_loopback, serving
+
+    if (tracker is None) != (key is None):
+        raise InputError("tracker: needs a key (--key), and a key a tracker")
+    check_host(host, anyone=allow_others)
+    if not is_loopback(host):
+        click.echo(f"warning: {host}: {WARNING}", err=True)
+    with serving(host, port, tracker, key):
+        click.echo(f"serving on {host}:{port}")
+        threading.Event().wait()
