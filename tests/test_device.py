@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -241,6 +242,15 @@ def test_a_wrong_result_is_seen(tvmconv: Callable[..., Any], tmp_path: Path) -> 
     assert "WRONG" in result.out
 
 
+def test_runs_are_given_up(archive: Path) -> None:
+    runner = Runner("sh -c 'sleep 60'")
+    threading.Timer(0.5, runner.abandon).start()
+    start = time.monotonic()
+    with RemoteModule(archive, runner) as module, pytest.raises(RunnerError):
+        module(arrays(constants=False))
+    assert time.monotonic() - start < 20
+
+
 def test_text_that_is_no_output() -> None:
     for text in (b"", b"\n\n", b"end\n", b"tvmconv 2\nend\n"):
         with pytest.raises(wire.BadOutput):
@@ -319,12 +329,31 @@ def test_candidates_are_measured_elsewhere_and_judged_here(tmp_path: Path) -> No
         assert [o.status for o in outcomes] == ["ok"] * 3 + ["build-failed"]
         assert all(0 < t < 1e6 for o in outcomes[:3] for t in o.times_us)
         assert all(len(o.times_us) == 5 and 0 <= o.error_ratio <= 1 for o in outcomes[:3])
-        assert len(log.read_text().split()) <= 3  # together, as far as they were built together
         uses = len(log.read_text().split())
+        assert uses == 1
         first, second = bench.compare([(spec, c) for c in candidates[:2]], rounds=4)
         assert len(log.read_text().split()) == uses + 1
         assert (first.status, second.status) == ("ok", "ok")
         assert len(first.times_us) == len(second.times_us) == 4
+
+
+def test_candidates_are_shared_among_machines(tmp_path: Path) -> None:
+    machine = load_target("host").with_threads(1)
+    (task,), _ = extract([PROBLEM], machine)
+    log = tmp_path / "uses"
+    text = f'echo "$8" >> "{log}"; exec "$@"'  # the program has six numbers before its files
+    device = Runner(script(tmp_path, text), machines=2)
+    tools = Tools(machine, 1, device=device)
+    spec = task.specs[0]
+    with tools.open_bench(0) as bench:
+        outcomes = bench.compare([(spec, c) for c in tools.candidates(spec)[:2]], rounds=2)
+        assert [o.status for o in outcomes] == ["ok", "ok"]
+        assert len(log.read_text().splitlines()) == 1  # in turns: on one machine
+        outcomes = list(bench.measure(spec, tools.candidates(spec)[:6]))
+    assert [o.status for o in outcomes] == ["ok"] * 6
+    _, *first_files = log.read_text().splitlines()
+    assert len(first_files) == 2
+    assert first_files.count("-") == 1
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_a_fleet_survives_the_loss_of_a_board(archive: Path, tracker: str, tmp_p
         first.enter_context(serving("127.0.0.1", free_port(), tracker, "pi"))
         stack.enter_context(serving("127.0.0.1", free_port(), tracker, "pi"))
         time.sleep(1)  # a server reports by itself
+        assert rpc_runner(tracker=tracker, key="pi").machines == 2
         with pytest.raises(RunnerError, match="no board with key 'other', but pi"):
             run(archive, tracker=tracker, key="other", timeout_s=60)
         wanted = Problem.parse(PROBLEM).reference({"x": X})

@@ -295,6 +295,7 @@ def test_malformed_metadata_is_refused(
         (b'"float32"', b'"float31"'),
         (b'"inputs"', b'"output"'),
         (b'"steps"', b'"stepz"'),
+        (b'"tvmconv"', b'"tvm-onv"'),
         (b'{"abi": 1', b"\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
         (b'{"abi": 1', b"[[[[[[[[["),
     ]

@@ -1,7 +1,7 @@
 /* Runs candidates of a tuning run elsewhere, each in a process of its own: what it does to that harms no other.
  *
- * Arguments: LIMIT_S CANDIDATE_S THREADS ROUNDS COLD_BYTES BEST_S, then a file for each candidate. The file has
- * 64-bit integers: checks, arguments, and for each argument, the output last: whether it is a constant, its rank and
+ * Arguments: LIMIT_S CANDIDATE_S THREADS ROUNDS COLD_BYTES BEST_S, then a file for each candidate, or "-" to leave it
+ * out. The file has 64-bit integers: checks, arguments, and for each argument, the output last: whether it is a constant, its rank and
  * extents; then, aligned, the arguments of each check. All numbers are float32. */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -245,8 +245,9 @@ int main(int argc, char **argv) {
   double *best = calloc((size_t)count, sizeof *best);
   if (results == MAP_FAILED || !best) return 3;
   for (int i = 0; i < count; i++) {
-    printf("candidate %d\n", i);
-    if (!in_child(i, 0)) best[i] = -1;
+    int mine = strcmp(argv[FILES + i], "-") != 0; /* or another machine's */
+    if (mine) printf("candidate %d\n", i);
+    if (!mine || !in_child(i, 0)) best[i] = -1;
   }
   for (int round = 0; round < atoi(argv[ROUNDS]); round++) {
     if (round && wire_now() - begin > SHARE_OF_LIMIT * limit_s) break;

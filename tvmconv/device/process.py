@@ -7,10 +7,10 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 _CHUNK, _TAIL = 1 << 16, 1 << 13
 #: How long what a command has left behind may keep its output open.
@@ -50,7 +50,10 @@ class Finished:
 
 
 def execute(
-    command: Sequence[str], deadline: float, limit_bytes: int, folder: Path | None = None
+    command: Sequence[str],
+    deadline: float,
+    limit_bytes: int,
+    abandoned: threading.Event | None = None,
 ) -> Finished:
     """Run a command, in a session of its own, of which nothing is left afterwards.
 
@@ -61,8 +64,8 @@ def execute(
         By ``time.monotonic()``.
     limit_bytes : int
         Output that it may print.
-    folder : Path, optional
-        Working directory.
+    abandoned : Event, optional
+        Ends the time at once when it is set.
 
     Raises
     ------
@@ -75,11 +78,10 @@ def execute(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=folder,
         start_new_session=True,
     )
     try:
-        output, errors = _read(process, deadline, limit_bytes)
+        output, errors = _read(process, deadline, limit_bytes, abandoned or threading.Event())
         code = process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise Overdue from None
@@ -94,7 +96,10 @@ def execute(
 
 
 def _read(
-    process: subprocess.Popen[bytes], deadline: float, limit_bytes: int
+    process: subprocess.Popen[bytes],
+    deadline: float,
+    limit_bytes: int,
+    abandoned: threading.Event,
 ) -> tuple[bytes, bytes]:
     """Read both outputs until they are closed, or the command has ended and nothing more comes."""
     output, errors = bytearray(), bytearray()
@@ -105,7 +110,7 @@ def _read(
         ended_at = 0.0
         while selector.get_map():
             now = time.monotonic()
-            if now >= deadline:
+            if now >= deadline or abandoned.is_set():
                 raise Overdue
             if process.poll() is not None:
                 ended_at = ended_at or now

@@ -84,7 +84,20 @@ def rpc_runner(
         raise EnvironmentError_(f"{what}: {server or tracker}: cannot be reached: {told}") from None
     access = json.dumps({"address": address, "key": key, "timeout_s": timeout_s})
     words = [sys.executable, "-m", "tvmconv.device.rpc", access]
-    return Runner(f"{what} {server or tracker}{f' {key}' if key else ''}", timeout_s, words)
+    label = f"{what} {server or tracker}{f' {key}' if key else ''}"
+    return Runner(label, timeout_s, words, _machines(words, label, timeout_s) if key else 1)
+
+
+def _machines(words: Sequence[str], label: str, timeout_s: float) -> int:
+    """How many boards a tracker has."""
+    runner = Runner(label, timeout_s, words)
+    try:
+        done = process.execute(words, time.monotonic() + timeout_s, 1 << 16)
+    except process.Overdue:
+        raise runner.failed(f"did not answer within {timeout_s:g} s (--timeout)") from None
+    if done.code or not done.output.strip().isdigit():
+        raise runner.failed(done.last_error or "sent no number of boards")
+    return int(done.output)
 
 
 def execute(program: str, timeout_s: float, arguments: str) -> bytearray:
@@ -137,11 +150,23 @@ def _connect(address: tuple[str, int], key: str | None, timeout_s: float) -> Any
     if key is None:
         return rpc.connect(*address, session_timeout=timeout_s)
     tracker = rpc.connect_tracker(*address)
+    _count(tracker, key)
+    return tracker.request(key, session_timeout=timeout_s)
+
+
+def _count(tracker: Any, key: str) -> int:
+    """How many boards of a key there are.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
     boards = [entry["key"].removeprefix("server:") for entry in tracker.summary()["server_info"]]
     if key not in boards:
         there = ", ".join(sorted(set(boards))) or "none at all"
         raise InputError(f"the tracker has no board with key {key!r}, but {there}")
-    return tracker.request(key, session_timeout=timeout_s)
+    return boards.count(key)
 
 
 def _run(session: Any, program: str, arguments: Sequence[str], timeout_s: float) -> bytes:
@@ -154,10 +179,19 @@ def _run(session: Any, program: str, arguments: Sequence[str], timeout_s: float)
     return bytes(call(Path(program).name, timeout_s, json.dumps(words)))
 
 
-def _answer(access: dict[str, Any], program: str, arguments: Sequence[str]) -> bytes:
+def _print_machines(address: tuple[str, int], key: str) -> int:
+    """Print how many boards a tracker has; returns the exit code."""
+    from tvm import rpc
+
+    print(_count(rpc.connect_tracker(*address), key))
+    return 0
+
+
+def _answer(
+    address: tuple[str, int], key: str | None, timeout_s: float, words: Sequence[str]
+) -> bytes:
     """The answer of the first board that gives one."""
-    timeout_s, key = float(access["timeout_s"]), access["key"]
-    address = (str(access["address"][0]), int(access["address"][1]))
+    program, *arguments = words
     for attempt in range(_ATTEMPTS):
         try:
             return _run(_connect(address, key, timeout_s), program, arguments, timeout_s)
@@ -175,10 +209,13 @@ def _line(error: BaseException) -> str:
 
 
 def main() -> int:
-    """Run one program by RPC; returns the exit code."""
-    access, program, *arguments = sys.argv[1:]
+    """Run one program by RPC, or without one print how many boards there are; the exit code."""
+    access, *words = json.loads(sys.argv[1]), *sys.argv[2:]
+    address = (str(access["address"][0]), int(access["address"][1]))
     try:
-        answer = _answer(json.loads(access), program, arguments)
+        if not words:
+            return _print_machines(address, access["key"])
+        answer = _answer(address, access["key"], float(access["timeout_s"]), words)
     except (RuntimeError, OSError, ValueError, AttributeError) as error:
         print(_line(error), file=sys.stderr)
         return EnvironmentError_.exit_code

@@ -123,6 +123,8 @@ class Runner:
         How long one use of it may take, copying included.
     words : sequence of str, optional
         The words, if ``command`` is only what it is called.
+    machines : int
+        How many programs can run at a time, each on a machine of its own.
 
     Raises
     ------
@@ -137,6 +139,7 @@ class Runner:
         command: str,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         words: Sequence[str] | None = None,
+        machines: int = 1,
     ) -> None:
         try:
             words = shlex.split(command) if words is None else list(words)
@@ -148,8 +151,8 @@ class Runner:
             raise InputError(f"timeout: {timeout_s:g} is no number of seconds")
         if shutil.which(words[0]) is None:
             raise EnvironmentError_(f"runner: {words[0]}: not found")
-        self.command, self.timeout_s = command, timeout_s
-        self._words = words
+        self.command, self.timeout_s, self.machines = command, timeout_s, machines
+        self._words, self._abandoned = words, threading.Event()
         connect = _CONNECTIONS.get(Path(words[0]).name)
         self._connection = connect(words, command) if connect else None
 
@@ -189,6 +192,10 @@ class Runner:
             return wire.parse(done.output)
         except wire.BadOutput as error:
             raise self.failed(str(error)) from None
+
+    def abandon(self) -> None:
+        """End what runs, in whatever thread, and everything that is run later."""
+        self._abandoned.set()
 
     def failed(self, why: str) -> RunnerError:
         """The error that says that this runner is at fault, and why."""
@@ -233,7 +240,7 @@ class Runner:
     def _execute(self, command: Sequence[str], deadline: float, limit: int) -> Finished:
         """Run a command of this machine, which must succeed."""
         try:
-            done = process.execute(command, deadline, limit)
+            done = process.execute(command, deadline, limit, self._abandoned)
         except process.Overdue:
             raise self.failed(f"did not end within {self.timeout_s:g} s (--timeout)") from None
         except process.TooMuch:

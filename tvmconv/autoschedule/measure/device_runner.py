@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from tvmconv.autoschedule.measure import buffers, check
 from tvmconv.autoschedule.measure.builder import Build, Builder
 from tvmconv.autoschedule.measure.check import Verdict, Workload
-from tvmconv.autoschedule.measure.crew import signal_name
+from tvmconv.autoschedule.measure.crew import Crew, signal_name
 from tvmconv.autoschedule.measure.outcome import Rejected
 from tvmconv.autoschedule.measure.references import References
 from tvmconv.autoschedule.measure.runner import Block, Kernel
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _ROUNDS = 5
+#: How often to look whether a program has ended.
+_LOOK_S = 0.05
 _ALIGNMENT = 64
 #: What an output holds before the kernel runs; candidates.c has the same number.
 _UNWRITTEN = np.uint32(0x7FC0A5A5)
@@ -52,6 +55,8 @@ class DeviceRunner:
 
     Parameters
     ----------
+    crew : Crew
+        Builds while programs run.
     device : tvmconv.device.Runner
     builder : Builder
         Knows what is in a program.
@@ -65,6 +70,7 @@ class DeviceRunner:
 
     def __init__(
         self,
+        crew: Crew,
         device: Device,
         builder: Builder,
         references: References,
@@ -72,11 +78,16 @@ class DeviceRunner:
         cold_bytes: int,
         limit_s: float,
     ) -> None:
+        self._crew = crew
         self._device, self._builder, self._references = device, builder, references
         self._threads, self._cold_bytes, self._limit_s = threads, cold_bytes, limit_s
-        self._best_us = math.inf
+        self._best_us, self._in_turns = math.inf, True
         self._programs: dict[str, dict[str, _Found]] = {}
         self._turns: dict[Kernel, Iterator[Block]] = {}
+
+    def begin(self, best_us: float, *, in_turns: bool) -> None:
+        """Candidates follow; those that are compared in turns have to be on one machine."""
+        self._best_us, self._in_turns = best_us, in_turns
 
     def verify(self, kernel: Kernel) -> float:
         """The largest error of a candidate over its bound.
@@ -102,7 +113,6 @@ class DeviceRunner:
 
     def blocks(self, kernel: Kernel, best_us: float) -> list[Block]:
         """All blocks of a candidate."""
-        self._best_us = best_us
         self.verify(kernel)
         return self._of(kernel).blocks
 
@@ -137,12 +147,34 @@ class DeviceRunner:
                    self._cold_bytes, best_s)  # fmt: skip
         sent = sum(_sent_bytes(workloads[folder]) for folder in folders)
         files = [_data_file(folder) for folder in folders]
-        lines = self._device.run(program, [*map(str, numbers), *files], sent)
+        shares = 1 if self._in_turns else min(self._device.machines, len(builds))
+
+        def share(first: int) -> list[Line]:
+            """Run every so many-th candidate on a machine of their own."""
+            own = [file if k % shares == first else "-" for k, file in enumerate(files)]
+            return self._device.run(program, [*map(str, numbers), *own], sent)
+
+        lines = self._wait(share, shares)
         try:
             found = _read(lines, [workloads[folder] for folder in folders], self._limit_s)
         except BadOutput as error:
             raise self._device.failed(str(error)) from None
         return {build.symbol: one for build, one in zip(builds, found, strict=True)}
+
+    def _wait(self, share: Callable[[int], list[Line]], count: int) -> list[Line]:
+        """What all shares print; meanwhile others are built.
+
+        If one fails, or Ctrl-C comes, all are given up.
+        """
+        with ThreadPoolExecutor(count) as pool:
+            futures = [pool.submit(share, first) for first in range(count)]
+            try:
+                while not all(future.done() for future in futures):
+                    self._crew.turn((), _LOOK_S)
+                return [line for future in futures for line in future.result()]
+            except BaseException:
+                self._device.abandon()
+                raise
 
 
 def _data_file(folder: Path) -> Path:

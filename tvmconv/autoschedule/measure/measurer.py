@@ -110,7 +110,8 @@ class Measurer:
             builder = Builder(crew, self._target, self._build_timeout_s, elsewhere=not local)
             references = References(crew)
             runner = self._runner(crew, builder, references)
-            self._current = Station(crew, builder, references, runner, self._jobs + _AHEAD)
+            ahead = self._jobs + _AHEAD
+            self._current = Station(crew, builder, references, runner, ahead, together=not local)
         return self._current
 
     def _runner(self, crew: Crew, builder: Builder, references: References) -> AnyRunner:
@@ -119,7 +120,7 @@ class Measurer:
         if self._device is None:
             return Runner(crew, threads, cold_bytes, self._run_timeout_s)
         return DeviceRunner(
-            self._device, builder, references, threads, cold_bytes, self._run_timeout_s
+            crew, self._device, builder, references, threads, cold_bytes, self._run_timeout_s
         )
 
     def measure(

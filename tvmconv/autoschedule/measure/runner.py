@@ -58,6 +58,9 @@ class Block:
 class AnyRunner(Protocol):
     """What a station needs of whatever runs candidates: see :class:`Runner`."""
 
+    def begin(self, best_us: float, *, in_turns: bool) -> None:
+        """Candidates follow: to be timed one by one against a best time, or all in turns."""
+
     def verify(self, kernel: Kernel) -> float:
         """Run a candidate on every check; its largest error over the bound."""
 
@@ -100,6 +103,9 @@ class Runner:
         self._known: set[str] = set()
         self._verified: set[Kernel] = set()
         self._number = 0
+
+    def begin(self, best_us: float, *, in_turns: bool) -> None:
+        """Nothing has to be known before: each block is asked for."""
 
     def verify(self, kernel: Kernel) -> float:
         """Run a candidate on every check; its largest error over the bound, at most 1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ class Station:
     ----------
     ahead : int
         How many builds are under way or ready before they are needed.
+    together : bool
+        Whether nothing is measured before so many are ready: where each use of the runner takes
+        long.
     """
 
     crew: Crew
@@ -35,6 +39,7 @@ class Station:
     references: References
     runner: AnyRunner
     ahead: int
+    together: bool = False
 
     def close(self) -> None:
         """End all processes."""
@@ -56,6 +61,7 @@ class Station:
         While those of a batch run, the builds that have ended meanwhile are linked to the next, and
         others are built.
         """
+        self.runner.begin(best_us, in_turns=False)
         waiting, builds = deque(candidates), deque[Build]()
         now: Batch | None = None
         after: Batch | None = None
@@ -64,7 +70,8 @@ class Station:
                 while waiting and len(builds) < self.ahead:
                     builds.append(self.builder.start(spec, waiting.popleft()))
                 if after is None:
-                    self.crew.until(lambda: builds[0].job.code is not None)
+                    first = [*builds] if self.together else [builds[0]]
+                    self._await(first)
                 now, after = after, self._next(builds)
                 if now is not None:
                     yield from self._each(now, best_us)
@@ -74,6 +81,10 @@ class Station:
             for batch in (now, after):
                 if batch is not None and not self.crew.lost:
                     batch.close(self.runner)
+
+    def _await(self, builds: Sequence[Build]) -> None:
+        """Wait until builds have ended."""
+        self.crew.until(lambda: all(build.job.code is not None for build in builds))
 
     def _next(self, builds: deque[Build]) -> Batch | None:
         """The first builds, as far as they have ended."""
@@ -96,10 +107,11 @@ class Station:
 
     def comparison(self, pairs: Sequence[tuple[KernelSpec, Choice]], rounds: int) -> list[Outcome]:
         """Build and verify candidates, and time those that are right in turns."""
+        self.runner.begin(math.inf, in_turns=True)
         builds = [self.builder.start(spec, choice) for spec, choice in pairs]
         found: dict[Build, Outcome] = {}
         try:
-            self.crew.until(lambda: all(build.job.code is not None for build in builds))
+            self._await(builds)
         finally:
             self.builder.cancel(builds)
         batch = Batch(self.builder, self.references, builds)
