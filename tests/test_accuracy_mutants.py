@@ -32,7 +32,7 @@ def other(trial: Trial, **options: object) -> Array | None:
 
 
 def right(trial: Trial) -> Array:
-    return trial.reference.astype(np.float32)
+    return trial.reference.astype(trial.problem.dtype)
 
 
 def dropped_tap(trial: Trial) -> Array | None:

@@ -12,7 +12,7 @@ from tvmconv.oracle import evaluate_model
 
 #: Operators that move nothing of a model's input, or are in older opsets, or are drawn elsewhere.
 NOT_DRAWN = {
-    "Cast", "CastLike", "Constant", "ConstantOfShape", "Dropout", "Gather",
+    "Cast", "CastLike", "Constant", "ConstantOfShape", "DeformConv", "Dropout", "Gather",
     "MeanVarianceNormalization", "Range", "Shape", "Size", "Upsample",
 }  # fmt: skip
 
