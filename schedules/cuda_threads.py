@@ -154,11 +154,24 @@ def threads_of_sum(
         _is_among(sch, other, pending) and _elements(sch, other) > _elements(sch, block)
         for other in sch.get_producers(block)
     )
-    if nested or terms < device.warp_threads:
+    if nested or terms < device.warp_threads or not _is_simple(sch, block):
         return 1
     idle = _BUSY_THREADS * device.multiprocessors // _elements(sch, block)
     most = min(idle, terms // _OWN_TERMS, _MOST_THREADS_OF_SUM)
     return 1 << (most.bit_length() - 1) if most > 1 else 1
+
+
+def _is_simple(sch: TVMObject, block: TVMObject) -> bool:
+    """Whether TVM knows how to combine the results of several threads."""
+    found = sch.get(block)
+    if not isinstance(found.body, tirx.BufferStore):
+        return False
+    if isinstance(found.body.value, (tirx.Add, tirx.Mul)):
+        return True
+    # Of the largest and smallest it knows those that begin with a number.
+    start = found.init.value
+    finite = isinstance(start, tirx.FloatImm) and math.isfinite(start.value)
+    return finite and isinstance(found.body.value, (tirx.Max, tirx.Min))
 
 
 def _is_among(sch: TVMObject, block: TVMObject, others: Sequence[TVMObject]) -> bool:
@@ -203,7 +216,7 @@ def _reduce_together(
         _, thread, lane = sch.split(lane, [None, threads, lanes])
         _bind_lanes(sch, lane, thread, lanes)
         own = sch.get_loops(block)[len(loops) : -count]
-        lane = sch.fuse(*own) if len(own) > 1 else own[0]
+        lane = sch.fuse(*own) if len(own) > 1 else next(iter(own), lane)
     reduce = sch.get_loops(block)[-count:]
     terms = sch.fuse(*reduce) if count > 1 else reduce[0]
     _, thread = sch.split(terms, [None, threads])
@@ -282,11 +295,11 @@ def start_sums(sch: TVMObject, placed: Sequence[Placed]) -> None:
     """Set sums to zero before their loops; once threads are bound, for TVM binds no other sums."""
     for block, loop, wide in placed:
         init = sch.decompose_reduction(block, loop)
-        *own, lane = sch.get_loops(init)[_BOUND_LOOPS:]
+        own = sch.get_loops(init)[_BOUND_LOOPS:]
+        if wide:
+            sch.vectorize(own.pop())
         for outer in own:
             sch.unroll(outer)
-        if wide:
-            sch.vectorize(lane)
 
 
 def cycles(sch: TVMObject, blocks: Sequence[TVMObject], data: int, target: Target) -> float:

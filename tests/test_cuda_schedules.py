@@ -61,7 +61,7 @@ HALVES = (
     "dense:3x304:70:bias=true",
 )
 #: Operators whose kernels have other stages.
-CASES = ("elementwise", "lrn", "reduce_mean", "softmax", "transpose")
+CASES = ("elementwise", "lrn", "reduce_max", "reduce_mean", "softmax", "transpose")
 SAMPLES = 3
 
 
