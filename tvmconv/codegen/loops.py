@@ -29,7 +29,7 @@ _VECTORS = {
 }
 _COMMENTS = {"x86_64": "#", "aarch64": "//", "arm": "@", "riscv64": "#"}
 #: Trips of a loop, for the choice of the hot one: fewer than almost all make.
-_TRIPS = 4
+_TRIPS = 8
 _LABEL = re.compile(r"(\.L\w+):")
 _TARGET = re.compile(r"[\s,](\.LBB\w+)$")
 
