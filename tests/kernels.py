@@ -177,7 +177,7 @@ def _typed(rng: np.random.Generator, array: Array, dtype: str | None) -> Array:
 
 def problem_kernel(trial: Trial, spec: KernelSpec, operands: Sequence[Array] = ()) -> Kernel:
     """A kernel of a problem with the inputs of a trial."""
-    constants = tuple(trial.arrays[k] for k in ("weight", "bias") if k in trial.arrays)
+    constants = tuple(array for name, array in trial.arrays.items() if name != "x")
     return Kernel(spec, (trial.arrays["x"], *operands), constants)
 
 

@@ -120,7 +120,7 @@ def draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
         options["groups"] = groups
     if "output_padding" in known:
         options["output_padding"] = [pick.choice([0, 0, 1]) for _ in range(rank)]
-    for flag in sorted(known & {"bias", "ceil_mode", "count_include_pad"}):
+    for flag in sorted(known & {"bias", "ceil_mode", "count_include_pad", "flipped"}):
         options[flag] = bool(pick.integer(0, 1))
     if "activation" in known:
         options["activation"] = pick.choice(_ACTIVATIONS)

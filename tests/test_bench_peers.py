@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+import tvmconv
 from tvmconv.accuracy import random_inputs
 from tvmconv.bench.harness import difference
 from tvmconv.bench.layer import problem_to_onnx, read_problem
@@ -138,6 +139,17 @@ def test_a_problem_survives_the_way_through_onnx(text: str) -> None:
         np.testing.assert_array_equal(array, arrays.pop(name))
         assert array.dtype == np.float32
     assert not arrays
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_libraries_get_the_taps_of_a_true_convolution_in_their_order(name: str) -> None:
+    problem = Problem.parse("conv2d:1x6x9x8:5x3x2:padding=1,0:flipped=true:bias=true")
+    bench = load_bench_model(problem.text, seed=3)
+    expected = problem.reference({**bench.weights, **bench.inputs})
+    contender = PEERS[name].make(bench.proto, bench.inputs, 1)
+    assert difference(contender.run(), [expected.astype(np.float32)]) is None
+    (got,) = tvmconv.compile(problem.text, params=bench.weights)(bench.inputs)
+    assert difference([got], [expected.astype(np.float32)]) is None
 
 
 def test_reference_of_a_problem_agrees_with_its_model() -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,18 @@ def test_4x5_by_3x3(kernel: Any) -> None:
     assert first == y[0][0] == 66.0
     assert np.shape(y) == (2, 3)
     assert str(found).count("= 66\n") == 1
+
+
+def test_true_convolution_reads_the_last_tap_first() -> None:
+    """The textbook's: 1 2 3 4 by 1 10 100 is 1 2+10 ... with the kernel turned around."""
+    problem = "conv1d:1x1x4:1x3:flipped=true"
+    found = explained(problem, arrays=filled(problem, [1, 2, 3, 4], [1, 10, 100]), at=(0,))
+    assert found.to_json()["y"] == [[[123.0, 234.0]]]
+    text = str(found)
+    assert "y[0,0,0] = 3·1 + 2·10 + 1·100 = 123" in text
+    assert "o·s − low + (K − 1 − k)·d" in text
+    assert "  w2 w1 w0  ·\n   · w2 w1 w0" in text
+    assert "taps in the opposite order" in found.svg()
 
 
 def test_an_image_to_a_dense_layer_and_to_a_convolution() -> None:
@@ -136,6 +149,7 @@ AXES = [
     for kind in (Axis, TransposedAxis)
     for sizes in itertools.product((1, 2, 7), (1, 3, 4), (1, 2, 3), (1, 2, 4), (0, 2), (0, 1))
 ]
+AXES += [replace(axis, flipped=True) for axis in AXES if type(axis) is Axis]
 
 
 @pytest.mark.parametrize("kind", [Axis, TransposedAxis])
@@ -179,6 +193,7 @@ def test_counting_does_not_take_as_long_as_the_problem_is_large() -> None:
         "conv1d:1x1x4:1x4:padding=3,2:padding_mode=wrap",
         "conv2d:1x1x3x4:1x3x3:padding=2:stride=2:padding_mode=edge",
         "conv2d:1x1x2x4:1x3x2:padding=1,1,2,0:padding_mode=sphere",
+        "conv2d:1x1x5x4:1x2x3:padding=1,0,0,1:dilation=2,1:flipped=true",
     ],
 )
 def test_the_dense_matrix_computes_the_same(text: str) -> None:

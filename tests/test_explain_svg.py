@@ -28,6 +28,7 @@ PROBLEMS = [
     "max_pool2d:1x2x5x5:3x3:stride=2:ceil_mode=true",
     "global_avg_pool2d:1x2x7x7",
     "conv2d:1x1x1x1:1x1x1",
+    "conv2d:1x1x7x6:1x3x2:padding=1:dilation=2:flipped=true",
 ]
 
 

@@ -122,6 +122,7 @@ RAMP = np.arange(1, 10)
         ("conv2d:1x1x3x3:2x1x1:bias=true", {"weight": [1, -1], "bias": [10, 0]},
          [*range(11, 20), *range(-1, -10, -1)]),
         ("conv2d:1x1x3x3:1x3x3:activation=relu", {"weight": [-1] * 9}, [0]),
+        ("conv2d:1x1x3x3:1x2x2:flipped=true", {"weight": [1, 2, 3, 4]}, [23, 33, 53, 63]),
         ("conv1d:1x3x3:1x1", {"weight": [1, 10, 100]}, [741, 852, 963]),
         ("conv1d:1x3x3:3x3:groups=3", {"weight": [1, 0, 0, 0, 1, 0, 0, 0, 1]}, [1, 5, 9]),
         ("depthwise_conv1d:1x3x3:6x1", {"weight": [1, 2, 3, 4, 5, 6]},
@@ -187,7 +188,10 @@ def by_loops(problem: Problem, arrays: dict[str, Array]) -> Array:
                 continue
             for c in channels:
                 source = c if weight is None else group * per_group + c
-                factor = 1 if weight is None else int(weight[(co, c, *tap)])
+                place_of = tap
+                if problem.flipped:
+                    place_of = tuple(n - 1 - k for n, k in zip(problem.kernel, tap, strict=True))
+                factor = 1 if weight is None else int(weight[(co, c, *place_of)])
                 terms.append(int(x[(n, source, *at)]) * factor)
         if problem.family.arithmetic == "maximum":
             y[(n, co, *place)] = max(terms)
@@ -268,16 +272,18 @@ def evaluator_is_wrong(problem: Problem) -> bool:
 
     Maxima with unit strides, and over whole maps, are written for two axes, whose paddings they
     take in another order, and without ceil mode. Groups of a transposed convolution take the weight
-    of others, and give one channel each. A norm is made of a mean times the window's size, but ceil
-    mode's last mean is of fewer. And where ceil mode's last window of an average reaches 2 or more
-    elements beyond the padding, half of that is put before the input, which moves all windows.
+    of others, and give one channel each, and output padding of the stride or more is refused. A
+    norm is made of a mean times the window's size, but ceil mode's last mean is of fewer. And where
+    ceil mode's last window of an average reaches 2 or more elements beyond the padding, half of
+    that is put before the input, which moves all windows.
     """
     if problem.family.arithmetic == "maximum":
         unit = set(problem.stride + problem.dilation) == {1}
         uneven = problem.rank != 2 or problem.pads_low[1] != problem.pads_high[0]
         return unit and (uneven or problem.ceil_mode)
     if problem.family.transposed:
-        return problem.groups > 1
+        long = zip(problem.option("output_padding"), problem.stride, strict=True)
+        return problem.groups > 1 or any(more >= stride for more, stride in long)
     if not problem.ceil_mode:
         return False
     if problem.family.arithmetic == "norm":
@@ -305,7 +311,10 @@ def test_by_onnx(problem: Problem) -> None:
     if evaluator_is_wrong(linear):
         return
     arrays = {k: v.astype(np.float64) for k, v in accuracy.random_inputs(linear, 1).items()}
-    (expected,) = list(ReferenceEvaluator(model).run(None, arrays))
+    given = dict(arrays)
+    if linear.flipped:
+        given["weight"] = np.flip(given["weight"], axis=tuple(range(2, 2 + linear.rank)))
+    (expected,) = list(ReferenceEvaluator(model).run(None, given))
     np.testing.assert_allclose(linear.reference(arrays), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -340,6 +349,18 @@ def test_a_grouped_convolution_is_several() -> None:
         for g in range(3)
     ]
     assert np.array_equal(problem.reference(a), np.concatenate(parts, axis=1))
+
+
+def test_true_convolution_is_cross_correlation_with_the_filter_flipped() -> None:
+    flipped = [p for p in seeded(300, 9, 100_000) if p.flipped]
+    assert len({p.op for p in flipped}) == 2
+    for problem in flipped:
+        arrays = accuracy.integer_inputs(problem, 1)
+        other = {**arrays, "weight": np.flip(arrays["weight"], tuple(range(2, 2 + problem.rank)))}
+        assert np.array_equal(
+            problem.replace(activation="").reference(arrays),
+            problem.replace(activation="", flipped=False).reference(other),
+        )
 
 
 def test_dilation_is_a_filter_with_holes() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
 from typing import Literal
 
 import numpy as np
@@ -193,14 +193,21 @@ def random_inputs(problem: Problem, seed: int) -> dict[str, Array]:
     """Draw inputs of few zeros or equal elements, for outputs of a size that activations bend.
 
     ``x`` is uniform in -1..1, ``weight`` in ±6/√taps and ``bias`` in -1..1, which gives outputs a
-    standard deviation of 2. Bytes are drawn from all that there are.
+    standard deviation of 2; so have those of a part with a weight of its own. Bytes are drawn from
+    all that there are.
     """
     rng = np.random.default_rng(seed)
     if problem.dtype in BYTE_DTYPES:
         return {name: _bytes(rng, problem, name) for name in problem.inputs}
-    scales = {"x": 1.0, "weight": 6.0 / sqrt(problem.taps), "bias": 1.0}
+
+    def scale(name: str, shape: tuple[int, ...]) -> np.float32:
+        if name == "x" or len(shape) == 1:
+            return np.float32(1.0)
+        own = name != "weight"
+        return np.float32(6.0 / sqrt(prod(shape[1:]) if own else problem.taps))
+
     return {
-        name: ((2 * rng.random(shape, np.float32) - 1) * np.float32(scales[name])).astype(
+        name: ((2 * rng.random(shape, np.float32) - 1) * scale(name, shape)).astype(
             problem.dtype, copy=False
         )
         for name, shape in problem.inputs.items()
@@ -229,8 +236,8 @@ def is_exact(problem: Problem) -> bool:
     reciprocal.
     """
     rounds = problem.family.arithmetic in ("mean", "norm") or algorithm_of(problem) != "direct"
-    if problem.activation:
-        rounds |= not activation.split(problem.activation)[0].exact
+    texts = (problem.activation, *(part.activation for part in problem.parts))
+    rounds |= any(text and not activation.split(text)[0].exact for text in texts)
     return not rounds
 
 
@@ -250,6 +257,9 @@ def integer_inputs(problem: Problem, seed: int) -> dict[str, Array]:
         return random_inputs(problem, seed)
     limit = 1 / max(problem.element.roundoff, problem.element.acc_roundoff)
     largest = min(8, int(sqrt(limit / (problem.taps + 1))))
+    if problem.family.largest_sum is not None:
+        sums = {m: problem.family.largest_sum(problem, m) for m in range(1, largest + 1)}
+        largest = max((m for m, total in sums.items() if total < limit), default=0)
     if problem.family.arithmetic == "maximum":
         largest = int(min(limit, 2**16))
     if largest < 1:

@@ -213,6 +213,11 @@ class Problem:
         return self.ci if self.family.depthwise else int(self.option("groups") or 1)
 
     @property
+    def flipped(self) -> bool:
+        """Whether windows read the taps in the opposite order: convolution proper."""
+        return bool(self.option("flipped"))
+
+    @property
     def bias(self) -> bool:
         """Whether a bias of CO elements is added."""
         return bool(self.option("bias"))
@@ -250,6 +255,11 @@ class Problem:
         """Size and roundoff of the element type."""
         return DTYPES[self.dtype]
 
+    @property
+    def parts(self) -> tuple[Problem, ...]:
+        """The problems that compute the same one after the other; empty if it is one itself."""
+        return self.family.parts(self) if self.family.parts else ()
+
     # --- shapes and cost
 
     @property
@@ -280,6 +290,8 @@ class Problem:
     @property
     def macs(self) -> int:
         """Multiply-accumulates, those with padding included; 0 for pools."""
+        if self.parts:
+            return sum(part.macs for part in self.parts)
         if self.family.transposed:
             return prod(self.input_shape) * prod(self.kernel) * (self.co // self.groups)
         multiplies = self.family.arithmetic == "multiply-add"

@@ -32,8 +32,11 @@ def canonical(spec: KernelSpec) -> KernelSpec:
     attrs = spec.attrs
     if ops.get(spec.op).family is not None:
         problem = Problem.parse(attrs["problem"])
-        if problem.option("algorithm") == "direct":
-            attrs["problem"] = problem.replace(algorithm="auto").text
+        same = {"algorithm": "auto"} if problem.option("algorithm") == "direct" else {}
+        # Where the weights are packed, the order of the taps is settled.
+        same |= {"flipped": False} if problem.flipped else {}
+        if same:
+            attrs["problem"] = problem.replace(**same).text
         if attrs.get("edges") != "test":
             inputs[0] = inputs[0].with_halo(*window_halo(attrs), halo_fill(attrs))
     return KernelSpec(spec.op, canonical_json(attrs), tuple(inputs), _compact(spec.output))

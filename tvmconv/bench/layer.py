@@ -18,6 +18,7 @@ from tvmconv.accuracy import random_inputs
 from tvmconv.bench.report import BYTE_PRODUCTS
 from tvmconv.errors import InputError
 from tvmconv.ops import activation as activations
+from tvmconv.ops.family import as_read
 from tvmconv.problem import Problem
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -73,6 +74,8 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
     quantised = quantisation(problem)
     names = operand_names(problem)
     arrays |= {name: array for name, array in quantised.items() if name in names}
+    if problem.flipped:  # ONNX has the cross-correlation only
+        arrays["weight"] = np.ascontiguousarray(as_read(problem, arrays["weight"]))
     constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     last = "linear" if problem.activation else "y"
     if kind == "Resize":
@@ -91,6 +94,11 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     helper.set_model_props(model, {PROPERTY: problem.text})
     return model, {"x": x}
+
+
+def layer_weights(problem: Problem, seed: int = 0) -> Arrays:
+    """The constants of the layer that :func:`problem_to_onnx` makes, as the problem has them."""
+    return {name: a for name, a in random_inputs(problem, seed).items() if name != "x"}
 
 
 def onnx_type(problem: Problem) -> str:
@@ -138,11 +146,16 @@ def quantisation(problem: Problem) -> Arrays:
 
 
 def read_problem(model: onnx.ModelProto) -> tuple[Problem, Arrays] | None:
-    """Give back the problem and the constants of a model that `problem_to_onnx` made, or None."""
+    """Give back the problem and the constants of a model that `problem_to_onnx` made, or None.
+
+    A true convolution is given as the cross-correlation that the model has.
+    """
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if PROPERTY not in properties:
         return None
     problem = Problem.parse(properties[PROPERTY])
+    if problem.flipped:
+        problem = problem.replace(flipped=False)
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     return problem, {name: constants[name] for name in problem.inputs if name != "x"}
 

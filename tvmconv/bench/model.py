@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from tvmconv.bench.layer import onnx_type, problem_to_onnx, read_problem
+from tvmconv.bench.layer import layer_weights, onnx_type, problem_to_onnx
 from tvmconv.errors import InputError
 from tvmconv.frontend.read import read_model
 from tvmconv.layers import Layer
@@ -41,6 +41,8 @@ class BenchModel:
         What it is, if a single layer.
     origin : str
         Where the layer comes from, if it is one of a suite.
+    weights : mapping
+        The constants of a single layer, as the problem has them; nothing of a network.
     """
 
     name: str
@@ -48,12 +50,7 @@ class BenchModel:
     inputs: Mapping[str, npt.NDArray[Any]]
     problem: Problem | None = None
     origin: str = ""
-
-    @property
-    def weights(self) -> dict[str, npt.NDArray[Any]]:
-        """The constants of a single layer; nothing of a network."""
-        found = read_problem(self.proto) if self.problem else None
-        return found[1] if found else {}
+    weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 def load_bench_model(source: Source, batch: int | None = None, seed: int = 0) -> BenchModel:
@@ -98,7 +95,8 @@ def _layer(problem: Problem, seed: int, origin: str = "") -> Callable[[], BenchM
 
 def _draw_layer(problem: Problem, seed: int, origin: str) -> BenchModel:
     proto, inputs = problem_to_onnx(problem, seed)
-    return BenchModel(problem.text, proto, inputs, problem, origin)
+    weights = layer_weights(problem, seed)
+    return BenchModel(problem.text, proto, inputs, problem, origin, weights)
 
 
 def _network(source: str | Path | onnx.ModelProto, batch: int | None, seed: int) -> BenchModel:

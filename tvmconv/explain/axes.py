@@ -60,6 +60,8 @@ class Axis:
         Whether the last window may overhang the padded input.
     mode : str
         What fills the padding, see :mod:`tvmconv.explain.border`; empty for zeros.
+    flipped : bool
+        Whether the first tap reads the last element of a window: a true convolution.
     """
 
     size: int
@@ -70,6 +72,7 @@ class Axis:
     high: int = 0
     ceil: bool = False
     mode: str = ""
+    flipped: bool = False
 
     @property
     def extent(self) -> int:
@@ -115,7 +118,11 @@ class Axis:
 
     def position(self, output: int, tap: int) -> int:
         """Where a tap of an output reads."""
-        return self.window(output)[0] + tap * self.dilation
+        return self.window(output)[0] + self._place(tap) * self.dilation
+
+    def _place(self, tap: int) -> int:
+        """Where in the window a tap stands."""
+        return self.taps - 1 - tap if self.flipped else tap
 
     def reads(self, output: int) -> Iterator[Read]:
         """What an output reads, by rising tap."""
@@ -129,7 +136,10 @@ class Axis:
             return range(self.taps)
         first = self.window(output)[0]
         start = max(0, -(first // self.dilation))
-        return range(start, min(self.taps, (self.size - 1 - first) // self.dilation + 1))
+        stop = min(self.taps, (self.size - 1 - first) // self.dilation + 1)
+        if self.flipped:
+            start, stop = self.taps - max(start, stop), self.taps - start
+        return range(start, stop)
 
     def interval(self, first: int, last: int) -> tuple[int, int]:
         """First and last input that a run of outputs reads, if there were inputs everywhere."""
@@ -280,7 +290,7 @@ def _axis(problem: Problem, k: int, extra: int) -> Axis:
     if any(option.name == "output_padding" for option in problem.family.options):
         return TransposedAxis(size, taps, stride, dilation, low, high, extra=extra)
     mode = border.mode_of(problem, k)
-    return Axis(size, taps, stride, dilation, low, high, problem.ceil_mode, mode)
+    return Axis(size, taps, stride, dilation, low, high, problem.ceil_mode, mode, problem.flipped)
 
 
 def is_transposed(axes: tuple[Axis, ...]) -> bool:

@@ -90,6 +90,7 @@ def _notes(problem: Problem, axes: tuple[Axis, ...]) -> list[str]:
             facts.append(f"{name} {sizes(values)}")
     if any(problem.pads_low + problem.pads_high):
         facts.append(f"padding {sizes(problem.pads_low)} before, {sizes(problem.pads_high)} after")
+    facts += ["taps in the opposite order"] * problem.flipped
     facts.append(f"output {sizes(axis.outputs for axis in axes)}")
     notes = [", ".join(facts)]
     channels = problem.ci // problem.groups if "CO" in problem.family.filter_form else 1

@@ -168,6 +168,9 @@ def _rule(problem: Problem, axes: tuple[Axis, ...]) -> tuple[str, ...]:
     if is_transposed(axes):
         return ("input i, times tap k, is added to output i·s − low + k·d",)
     lines = ["output o reads inputs o·s − low + k·d for each tap k"]
+    if problem.flipped:
+        lines = ["output o reads inputs o·s − low + (K − 1 − k)·d for each tap k: the taps in the"
+                 " opposite order, as mathematics has it"]  # fmt: skip
     mode = problem.option("padding_mode")
     if mode not in (None, "zeros"):
         lines.append(f"the padding is filled by the mode {mode}")

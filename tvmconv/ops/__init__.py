@@ -115,6 +115,12 @@ class Family:
     dtypes : callable or None
         ``dtypes(problem)``: element types of the inputs by name, and of the ``output``, where not
         all are the problem's.
+    parts : callable, optional
+        ``parts(problem)``: the problems that, one after the other, compute what it does, the first
+        from its input, each without the last one's activation.
+    largest_sum : callable, optional
+        ``largest_sum(problem, m)``: the largest partial sum of arrays of numbers up to m, where
+        that is not ``taps·m² + m``.
     """
 
     filter_form: tuple[str, ...]
@@ -130,6 +136,8 @@ class Family:
     magnitude: Callable[[Problem, Mapping[str, Array]], Float64] | None = None
     windows: bool = True
     dtypes: Callable[[Problem], dict[str, str]] | None = None
+    parts: Callable[[Problem], tuple[Problem, ...]] | None = None
+    largest_sum: Callable[[Problem, int], int] | None = None
 
 
 @dataclass(frozen=True)

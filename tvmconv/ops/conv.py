@@ -1,6 +1,9 @@
 """Convolution: ``y[n,co,o] = sum over rc, k of x[n,g+rc,o*stride-low+k*dilation] * w[co,rc,k]``.
 
-Standard, strided, dilated, grouped and pointwise, over one to three spatial axes.
+Standard, strided, dilated, grouped and pointwise, over one to three spatial axes. With the option
+``flipped`` it is what mathematics calls a convolution, ``w[co,rc,K-1-k]`` in the sum; without it,
+as in ONNX and in networks, the cross-correlation. Kernels know only one of them: the taps change
+their order where the weight is packed.
 """
 
 from __future__ import annotations
@@ -74,7 +77,8 @@ def correlate(problem: Problem, x: Array, weight: Float64) -> Float64:
 
 def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     """Output before the activation."""
-    y = correlate(problem, arrays["x"], np.asarray(arrays["weight"], np.float64))
+    weight = shared.as_read(problem, np.asarray(arrays["weight"], np.float64))
+    y = correlate(problem, arrays["x"], weight)
     return shared.add_bias(problem, y, arrays)
 
 
@@ -128,7 +132,9 @@ def compute(spec: KernelSpec) -> list[Any]:
 
 def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     """The weight and the bias as the kernel's algorithm reads them."""
-    if winograd.tile_outputs(Problem.parse(spec.attrs["problem"])):
+    problem = Problem.parse(spec.attrs["problem"])
+    constants = [shared.as_read(problem, constants[0]), *constants[1:]]
+    if winograd.tile_outputs(problem):
         return winograd.pack(spec, constants)
     if spec.output.block == 1:
         return planes.pack(spec, constants)
@@ -146,6 +152,7 @@ def packed_element(
     problem: Problem, in_block: int, block: int, source: Any, index: Sequence[Any]
 ) -> Any:
     """Element of the packed weight as an expression of the weight as ONNX has it."""
+    source = shared.AsRead(problem, source)
     if block == 1:
         return planes.packed_element(problem, source, index)
     return channels.packed_element(problem, in_block, block, source, index)
@@ -193,6 +200,7 @@ FAMILY = Family(
         opt.PADDING_MODE,
         opt.DILATION,
         opt.GROUPS,
+        opt.FLIPPED,
         opt.BIAS,
         opt.ACTIVATION,
         opt.ALGORITHM,
@@ -230,6 +238,9 @@ CASES = (
     ("conv2d:1x3x10x10:8x3x3:stride=2:padding=same_upper", "TensorFlow's SAME, extra at the end"),
     ("conv2d:1x3x10x10:8x3x3:stride=2:padding=same_lower", "SAME_LOWER, extra at the beginning"),
     ("conv2d:3x17x13x11:19x3x3:padding=1", "prime sizes, batch 3"),
+    ("conv2d:1x20x9x10:24x3x2:padding=1,0:flipped=true:bias=true", "true convolution"),
+    ("conv2d:1x48x28x28:48x3x3:padding=1:flipped=true:algorithm=winograd4", "true, transformed"),
+    ("conv1d:1x6x40:9x4:stride=2:groups=3:flipped=true", "true convolution in groups"),
     ("conv2d:1x4x5x5:4x3x3:padding=3", "padding as long as the kernel: outputs of padding alone"),
 )
 
@@ -261,6 +272,7 @@ BAD_CASES = (
         "conv2d:1x8x9x9:8x3x3:stride=2:algorithm=winograd2",
         "along some axis, with stride and groups",
     ),
+    ("conv2d:1x8x9x9:8x3x3:flipped=maybe", "flipped must be true or false, got 'maybe'"),
     ("convd2:1x64x56x56:64x3x3", "unknown operator 'convd2'; did you mean conv"),
 )
 

@@ -38,7 +38,8 @@ def correlate(problem: Problem, x: Array, weight: Float64) -> Float64:
 
 def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     """Output before the activation."""
-    y = correlate(problem, arrays["x"], np.asarray(arrays["weight"], np.float64))
+    weight = shared.as_read(problem, np.asarray(arrays["weight"], np.float64))
+    y = correlate(problem, arrays["x"], weight)
     return shared.add_bias(problem, y, arrays)
 
 
@@ -55,7 +56,7 @@ def packed_element(
 
     slot, *taps, lane = index
     co = slot * block + lane
-    element = source[(te.min(co, problem.co - 1), 0, *taps)]
+    element = shared.AsRead(problem, source)[(te.min(co, problem.co - 1), 0, *taps)]
     return tirx.if_then_else(co < problem.co, element, 0.0)
 
 
@@ -65,11 +66,12 @@ def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     On planes: weight (CO, *kernel), bias (CO,).
     """
     problem = Problem.parse(spec.attrs["problem"])
+    filters = shared.as_read(problem, constants[0]).reshape(problem.co, *problem.kernel)
     if spec.output.block == 1:
-        return [constants[0].reshape(problem.co, *problem.kernel), *constants[1:]]
+        return [filters, *constants[1:]]
     block, slots = spec.output.block, spec.output.own_slots
     wide = np.zeros((slots * block, *problem.kernel), constants[0].dtype)
-    wide[: problem.co] = constants[0].reshape(problem.co, *problem.kernel)
+    wide[: problem.co] = filters
     packed = np.moveaxis(wide.reshape(slots, block, *problem.kernel), 1, -1)
     biases = (expressions.pack_channels(bias, slots, block) for bias in constants[1:])
     return [np.ascontiguousarray(packed), *biases]
@@ -176,6 +178,7 @@ CASES = (
     ("depthwise_conv2d:1x240x14x14:240x5x5:stride=2:padding=1,1,2,2", "EfficientNet-B0, SAME"),
     ("depthwise_conv2d:1x8x9x9:24x3x3:padding=1", "channel multiplier 3"),
     ("depthwise_conv2d:2x16x20x20:16x3x3:padding=3:dilation=3", "dilated"),
+    ("depthwise_conv2d:1x20x9x8:40x3x2:stride=2:padding=1,0:flipped=true", "true convolution"),
     ("depthwise_conv2d:1x3x5x5:3x1x1", "a 1x1 kernel scales channels"),
     ("depthwise_conv2d:1x1x6x6:4x3x3", "one input channel: an ordinary convolution"),
     ("depthwise_conv1d:1x64x200:64x7:padding=6,0", "causal temporal convolution"),

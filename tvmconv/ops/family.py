@@ -190,6 +190,38 @@ def window_view(problem: Problem, x: Float64) -> Float64:
     return view[tuple(steps + [slice(None, None, d) for d in problem.dilation])]
 
 
+def as_read(problem: Problem, weight: Array) -> Array:
+    """A weight with its taps in the order in which windows read them.
+
+    That is their own, or the opposite for a true convolution (``flipped=true``).
+    """
+    if not problem.flipped:
+        return weight
+    return np.flip(weight, axis=tuple(range(weight.ndim - problem.rank, weight.ndim)))
+
+
+class AsRead:
+    """A weight that is known only at run time, indexed as :func:`as_read` has it.
+
+    Parameters
+    ----------
+    problem : Problem
+    source : te.Tensor
+        Its last axes are the taps.
+    """
+
+    def __init__(self, problem: Problem, source: Any) -> None:
+        self._problem, self._source = problem, source
+
+    def __getitem__(self, index: tuple[Any, ...]) -> Any:
+        """The expression of an element."""
+        if not self._problem.flipped:
+            return self._source[index]
+        rank = self._problem.rank
+        taps = zip(self._problem.kernel, index[-rank:], strict=True)
+        return self._source[(*index[:-rank], *(count - 1 - tap for count, tap in taps))]
+
+
 def add_bias(problem: Problem, y: Float64, arrays: Mapping[str, Array]) -> Float64:
     """``y``, with the bias added along the channels where the problem has one."""
     if not problem.bias:

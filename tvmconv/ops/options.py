@@ -285,15 +285,21 @@ def _text(numbers: Sequence[float]) -> str:
     return ",".join(str(int(v)) if v == int(v) else repr(v) for v in numbers)
 
 
-def _read_activation(problem: Problem, value: object) -> Value:
-    if value in ("", "none", None):
-        return ""
-    if not isinstance(value, str):
-        problem.fail("activation", f"must be a name, got {_shown(value)!r}")
-    try:
-        return activation.canonical(value)
-    except ValueError as error:
-        problem.fail("activation", str(error))
+def activation_of(name: str) -> Option:
+    """An option that is an activation's canonical text, empty by default."""
+
+    def read(problem: Problem, value: object) -> Value:
+        if value in ("", "none", None):
+            return ""
+        if not isinstance(value, str):
+            problem.fail(name, f"must be a name, got {_shown(value)!r}")
+        try:
+            return activation.canonical(value)
+        except ValueError as error:
+            problem.fail(name, str(error))
+
+    values = f"one of {', '.join(activation.ACTIVATIONS)}, with parameters after commas"
+    return Option(name, lambda rank: "", read, str, values)
 
 
 def dtype_of(names: Sequence[str]) -> Option:
@@ -366,14 +372,9 @@ PADDING_MODE = replace(
 GROUPS = Option("groups", lambda rank: 1, _read_groups, str, "a divisor of CI and CO")
 CEIL_MODE = flag("ceil_mode")
 COUNT_INCLUDE_PAD = flag("count_include_pad")
+FLIPPED = flag("flipped")
 BIAS = flag("bias")
-ACTIVATION = Option(
-    "activation",
-    lambda rank: "",
-    _read_activation,
-    str,
-    f"one of {', '.join(activation.ACTIVATIONS)}, with parameters after commas",
-)
+ACTIVATION = activation_of("activation")
 DTYPE = dtype_of(SUPPORTED_DTYPES)
 BYTE_DTYPE = dtype_of(BYTE_DTYPES)
 ZERO_POINT = integer("zero_point", 0, -128, 255)

@@ -111,6 +111,11 @@ OPERATOR = register(
                 attrs=_attrs("depthwise_conv1d:1x13x9:39x5", "depthwise_conv", "weight"),
             ),
             Case(
+                "taps of a true convolution",
+                shapes=((20, 3, 3, 2),),
+                attrs=_attrs("conv2d:1x3x9x9:20x3x2:flipped=true", "conv", "weight", 1),
+            ),
+            Case(
                 "a matrix", shapes=((10, 50),), attrs=_attrs("dense:2x50:10", "dense", "weight", 1)
             ),
         ),

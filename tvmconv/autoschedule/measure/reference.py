@@ -72,7 +72,7 @@ def _check(spec: KernelSpec, problem: Problem, exact: bool) -> Check | None:
     if spec.attrs.get("shuffled"):  # the kernel reads what this shuffle brings into x's order
         groups = x.shape[1] // int(spec.attrs["shuffled"])
         x = ops.get("channel_shuffle").reference([x], {"groups": groups})
-    constants = [trial.arrays[name] for name in ("weight", "bias") if name in trial.arrays]
+    constants = [array for name, array in trial.arrays.items() if name != "x"]
     arguments = buffers.arguments(spec, [x, *operands], constants)
     return _placed(spec, arguments, reference, bound, l2_limit)
 
