@@ -17,6 +17,8 @@ from . import (
     planes,
     resampling,
     rows,
+    separable,
+    unshared,
     windows,
     winograd,
     winograd_space,
@@ -41,8 +43,12 @@ def candidates(func: TVMObject, target: Target) -> list[Candidate]:
     if blocks.kind == "product":
         size = winograd.sizes(sch, winograd.find_stages(sch))
         found = winograd_space.candidates(size, target)
+    elif separable.fits(sch, blocks):
+        found = separable.candidates(sch, blocks, target)
     elif blocks.kind in ("contraction", "grouped"):
         found = contraction.candidates(extents(sch, blocks), target)
+    elif blocks.kind == "unshared":
+        found = unshared.candidates(extents(sch, blocks), target)
     elif blocks.kind == "planes":
         found = planes.candidates(planes.sizes(sch, blocks), target)
     elif rows.kind_of(sch, blocks):
@@ -63,7 +69,9 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
     if blocks.kind == "product":
         grouping = winograd.Grouping.of(candidate.knobs)
         winograd.schedule_winograd(sch, winograd.find_stages(sch), grouping)
-    elif blocks.kind in ("contraction", "grouped"):
+    elif separable.fits(sch, blocks):
+        separable.schedule(sch, blocks, candidate)
+    elif blocks.kind in ("contraction", "grouped", "unshared"):
         tile_reduction(sch, blocks, Tile.of(candidate.knobs), False)
     elif blocks.kind == "planes":
         planes.schedule_planes(sch, blocks, planes.PlaneTile.of(candidate.knobs))

@@ -12,7 +12,7 @@ from tvmconv.ops.phases import Window, windows
 
 _REDUCE = 2
 #: Kinds of reductions whose sums a tile keeps in registers.
-_TILED = ("product", "contraction", "grouped", "planes", "window")
+_TILED = ("product", "contraction", "grouped", "unshared", "planes", "window")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Blocks:
     total : SBlockRV or None
         The sum of the reduction's partial sums, if it is done in parts.
     kind : str
-        ``contraction``, ``grouped`` or ``window``; without such a reduction ``nearby``, if a
-        stage gathers what one run of the output needs, or ``map``.
+        ``contraction``, ``grouped``, ``unshared`` or ``window``; without such a reduction
+        ``nearby``, if a stage gathers what one run of the output needs, or ``map``.
     stages : tuple of SBlockRV
         Other blocks before the output, in order.
     """
@@ -114,10 +114,13 @@ def extents(sch: TVMObject, blocks: Blocks) -> Extents:
     out = [int(sch.get(loop).extent) for loop in sch.get_loops(blocks.output)] or [1]
     reduce = reductions(sch, blocks.total, blocks.work)
     parts = reduce[0] if blocks.total is not None else 1
-    annotations = sch.get(blocks.work).annotations
+    work = sch.get(blocks.work)
+    annotations, lanes = work.annotations, out[-1]
+    if blocks.kind == "contraction":  # a gated one has twice the lanes of its output
+        lanes = [int(v.dom.extent) for v in work.iter_vars if v.iter_type != _REDUCE][-1]
     return Extents(
         tuple(out[:-1]),
-        out[-1],
+        lanes,
         tuple(reduce),
         blocks.kind != "grouped",
         parts,

@@ -120,12 +120,14 @@ def draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
         options["groups"] = groups
     if "output_padding" in known:
         options["output_padding"] = [pick.choice([0, 0, 1]) for _ in range(rank)]
-    for flag in sorted(known & {"bias", "ceil_mode", "count_include_pad", "flipped"}):
+    for flag in sorted(known & {"bias", "ceil_mode", "count_include_pad", "flipped", "inner_bias"}):
         options[flag] = bool(pick.integer(0, 1))
     if "activation" in known:
         options["activation"] = pick.choice(_ACTIVATIONS)
     if family.dtypes is not None:
         options |= _quantisation(pick)
+    if "inner_activation" in known:
+        options["inner_activation"] = pick.choice(_ACTIVATIONS)
     filter_shape: list[int] = []
     for part in family.filter_form:
         filter_shape += kernel if part == "K" else [co]

@@ -103,7 +103,7 @@ def error_bound(
     kind = problem.element
     size = np.abs(reference)
     bound = factor * kind.acc_roundoff * magnitude
-    if problem.activation:
+    if problem.activation and not problem.family.gated:
         function, parameters = activation.split(problem.activation)
         bound = function.lipschitz(*parameters) * bound
         if not function.exact:
@@ -201,10 +201,9 @@ def random_inputs(problem: Problem, seed: int) -> dict[str, Array]:
         return {name: _bytes(rng, problem, name) for name in problem.inputs}
 
     def scale(name: str, shape: tuple[int, ...]) -> np.float32:
-        if name == "x" or len(shape) == 1:
+        if name in ("x", "bias") or len(shape) == 1:
             return np.float32(1.0)
-        own = name != "weight"
-        return np.float32(6.0 / sqrt(prod(shape[1:]) if own else problem.taps))
+        return np.float32(6.0 / sqrt(problem.taps if name == "weight" else prod(shape[1:])))
 
     return {
         name: ((2 * rng.random(shape, np.float32) - 1) * scale(name, shape)).astype(
@@ -236,6 +235,7 @@ def is_exact(problem: Problem) -> bool:
     reciprocal.
     """
     rounds = problem.family.arithmetic in ("mean", "norm") or algorithm_of(problem) != "direct"
+    rounds |= problem.family.gated
     texts = (problem.activation, *(part.activation for part in problem.parts))
     rounds |= any(text and not activation.split(text)[0].exact for text in texts)
     return not rounds

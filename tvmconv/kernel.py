@@ -12,7 +12,8 @@ from tvmconv.layout import Layout
 
 #: Attribute of a ``te.compute`` by which a design space knows what it schedules: ``contraction``
 #: (a reduction in which one factor is the same for every lane), ``grouped`` (a contraction in
-#: which that factor differs from slot to slot), ``planes`` (a contraction whose lanes are
+#: which that factor differs from slot to slot), ``unshared`` (one in which
+#: the other factor is used for one position only), ``planes`` (a contraction whose lanes are
 #: neighbouring pixels), ``total`` (the sum of a contraction's partial sums), ``window`` (a
 #: reduction lane by lane), ``nearby`` (what a run of the output gathers from around it), ``map``
 #: (no reduction) and ``stage`` (any other intermediate result). Of an algorithm on transformed
@@ -22,7 +23,9 @@ from tvmconv.layout import Layout
 #: the columns), ``wide`` (results in whole vectors) and ``lanes`` (a plane as some vectors). Of
 #: resampling: ``lines`` or, on planes, ``plane_lines`` (rows of the input combined), and what
 #: combines columns: ``columns`` (a vector of channels at a time), ``gathered`` (columns at the
-#: places of a table) or ``interleaved`` (outputs by phase, of which each input has some).
+#: places of a table) or ``interleaved`` (outputs by phase, of which each input has some). Of a
+#: contraction whose input is made by the same kernel: ``inner_window`` (a reduction lane by lane)
+#: and ``between`` (what is applied to it before the contraction reads it).
 KIND = "tvmconv.kind"
 
 #: Attribute of the output stage of a contraction on planes: output channels in a group.
@@ -120,16 +123,23 @@ class KernelSpec:
 
 def problem_steps(text: str) -> list[dict[str, Any]]:
     """What a problem has after its sums, an activation or a quantisation, as steps of a program."""
-    from tvmconv.ops.activation import split
     from tvmconv.ops.quantize import requantize_steps
     from tvmconv.problem import Problem
 
-    if not text:
+    problem = Problem.parse(text) if text else None
+    if problem is None or problem.family.gated:  # whose activation is part of the product
         return []
-    problem = Problem.parse(text)
-    name = problem.activation
+    return activation_steps(text) if problem.activation else requantize_steps(problem)
+
+
+def activation_steps(text: str) -> list[dict[str, Any]]:
+    """The activation of a problem as steps of a program."""
+    from tvmconv.ops.activation import split
+    from tvmconv.problem import Problem
+
+    name = Problem.parse(text).activation
     if not name:
-        return requantize_steps(problem)
+        return []
     if name == "relu6":
         return [{"op": "clip", "min": 0.0, "max": 6.0}]
     activation, values = split(name)

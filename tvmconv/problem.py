@@ -101,7 +101,8 @@ class Problem:
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != self.inputs:
             raise InputError(f"{self}: inputs must have shapes {self.inputs}, got {shapes}")
-        return activation.apply(self.activation, self.family.reference(self, arrays))
+        y = self.family.reference(self, arrays)
+        return y if self.family.gated else activation.apply(self.activation, y)
 
     def magnitude(self, arrays: Mapping[str, Array]) -> Float64:
         """S = conv(|x|, |w|) + |b| of the accuracy formula; 0 where nothing is rounded."""
@@ -295,7 +296,8 @@ class Problem:
         if self.family.transposed:
             return prod(self.input_shape) * prod(self.kernel) * (self.co // self.groups)
         multiplies = self.family.arithmetic == "multiply-add"
-        return prod(self.output_shape) * self.taps if multiplies else 0
+        sums = prod(self.output_shape) * (1 + self.family.gated)
+        return sums * self.taps if multiplies else 0
 
     @property
     def flops(self) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: The model's time of another algorithm has to be this much below that of the direct one: its own
 #: error, and what a network's cold weights cost, are of that size.
 _MARGIN = 0.85
+#: Operators whose weights may take longer to arrive than the arithmetic takes.
+_WEIGHTY = ("conv", "gated_conv", "separable_conv")
 #: Of the bandwidth for reading, what a conversion between blocks and planes reaches.
 _CONVERSION_SHARE = 0.5
 #: Cycles of a conversion besides: to start it and to wait for its last thread.
@@ -90,7 +92,7 @@ class Chooser:
         if spec.text not in self._predictions:
             self._predictions[spec.text] = predicted_cycles(spec, self.target)
         cycles = self._predictions[spec.text]
-        if not self.cold_bytes or spec.op != "conv":
+        if not self.cold_bytes or spec.op not in _WEIGHTY:
             return cycles
         speed = self.target.caches.bytes_per_cycle(self.cold_bytes) * self.target.cores
         return max(cycles, weight_bytes(spec) / speed)
@@ -105,6 +107,15 @@ class Chooser:
             return records[0].time_us * 1e-6, records[1].time_us * 1e-6
         hertz = self.target.frequency_ghz * 1e9
         return self._cycles(specs[0]) / hertz, self._cycles(specs[1]) / hertz
+
+    def together(self, one: KernelSpec, two: tuple[KernelSpec, KernelSpec]) -> bool:
+        """Whether a kernel takes less time than two: measured, if all are, or by the model."""
+        specs = (one, *map(self.chosen, two))
+        records = [self.record(spec) for spec in specs]
+        times = [record.time_us for record in records if record is not None]
+        if len(times) < len(records):
+            times = [self._cycles(spec) for spec in specs]
+        return times[0] < sum(times[1:])
 
     def chosen(self, spec: KernelSpec) -> KernelSpec:
         """A kernel with the algorithm that it will have."""

@@ -32,11 +32,11 @@ def canonical(spec: KernelSpec) -> KernelSpec:
     attrs = spec.attrs
     if ops.get(spec.op).family is not None:
         problem = Problem.parse(attrs["problem"])
-        same = {"algorithm": "auto"} if problem.option("algorithm") == "direct" else {}
-        # Where the weights are packed, the order of the taps is settled.
-        same |= {"flipped": False} if problem.flipped else {}
-        if same:
-            attrs["problem"] = problem.replace(**same).text
+        if problem.option("algorithm") == "direct":
+            problem = problem.replace(algorithm="auto")
+        if problem.flipped:  # where weights are packed, the order of the taps is settled
+            problem = problem.replace(flipped=False)
+        attrs["problem"] = problem.text
         if attrs.get("edges") != "test":
             inputs[0] = inputs[0].with_halo(*window_halo(attrs), halo_fill(attrs))
     return KernelSpec(spec.op, canonical_json(attrs), tuple(inputs), _compact(spec.output))
@@ -82,8 +82,10 @@ def _problem(spec: KernelSpec) -> Problem:
 
 
 def weight_bytes(spec: KernelSpec) -> int:
-    """Size of the packed weight that a convolution reads."""
+    """Size of the packed weight that a convolution reads, about that of one of another kind."""
     problem = _problem(spec)
+    if spec.op != "conv":
+        return problem.parameters * itemsize(spec.output.dtype)
     in_block, block = spec.inputs[0].block, spec.output.block
     if winograd.tile_outputs(problem):
         shape = winograd.packed_shape(problem, in_block, block)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from tvmconv import ops
 from tvmconv.accuracy import random_inputs
+from tvmconv.bench.activations import activation_nodes
+from tvmconv.bench.composite import COMPOSITES
 from tvmconv.bench.report import BYTE_PRODUCTS
 from tvmconv.errors import InputError
-from tvmconv.ops import activation as activations
 from tvmconv.ops.family import as_read
 from tvmconv.problem import Problem
 
@@ -50,6 +50,8 @@ _RESIZE_ATTRIBUTES = {
 def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, Arrays]:
     """Make a model of one layer with constant random weights, and a random input for it.
 
+    Where ONNX has no operator for it, the model is a small graph (:mod:`tvmconv.bench.composite`).
+
     Parameters
     ----------
     problem : Problem
@@ -68,32 +70,41 @@ def problem_to_onnx(problem: Problem, seed: int = 0) -> tuple[onnx.ModelProto, A
     InputError
         If ONNX has no operator for the problem.
     """
-    kind = onnx_type(problem)
+    check_onnx(problem)
     arrays = random_inputs(problem, seed)
     x = arrays.pop("x")
-    quantised = quantisation(problem)
-    names = operand_names(problem)
-    arrays |= {name: array for name, array in quantised.items() if name in names}
+    last = "linear" if problem.activation and not problem.family.gated else "y"
+    arrays |= quantisation(problem)
+    if problem.op in COMPOSITES:
+        nodes, arrays = COMPOSITES[problem.op](problem, arrays, last)
+    else:
+        nodes = [_layer(problem, last)]
+    if problem.op == "resize":
+        arrays["sizes"] = np.array(problem.output_shape)
     if problem.flipped:  # ONNX has the cross-correlation only
         arrays["weight"] = np.ascontiguousarray(as_read(problem, arrays["weight"]))
-    constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
-    last = "linear" if problem.activation else "y"
-    if kind == "Resize":
-        constants.append(numpy_helper.from_array(np.array(problem.output_shape), "sizes"))
-        names = ["x", "", "", "sizes"]
-    node = helper.make_node(kind, names, [last], name="layer", **_attributes(problem))
-    after, limits = _activation_nodes(problem.activation)
+    after, limits = activation_nodes(problem.activation if last != "y" else "", last, "y")
+    used = {name for node in nodes for name in node.input}
+    arrays = {name: array for name, array in arrays.items() if name in used}
     graph = helper.make_graph(
-        [node, *after],
+        [*nodes, *after],
         problem.name,
         [helper.make_tensor_value_info("x", _element(problem, "x"), x.shape)],
         [helper.make_tensor_value_info("y", _element(problem, "output"), problem.output_shape)],
-        [*constants, *limits],
+        [numpy_helper.from_array(array, name) for name, array in {**arrays, **limits}.items()],
     )
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    helper.set_model_props(model, {PROPERTY: problem.text})
+    if problem.op not in COMPOSITES:
+        helper.set_model_props(model, {PROPERTY: problem.text})
     return model, {"x": x}
+
+
+def _layer(problem: Problem, output: str) -> onnx.NodeProto:
+    """The single node of a problem."""
+    kind = "ConvInteger" if _is_sums(problem) else ONNX_TYPES[problem.op]
+    inputs = _operand_names(problem)
+    return helper.make_node(kind, inputs, [output], name="layer", **_attributes(problem))
 
 
 def layer_weights(problem: Problem, seed: int = 0) -> Arrays:
@@ -101,17 +112,18 @@ def layer_weights(problem: Problem, seed: int = 0) -> Arrays:
     return {name: a for name, a in random_inputs(problem, seed).items() if name != "x"}
 
 
-def onnx_type(problem: Problem) -> str:
-    """Name the ONNX operator of a problem; InputError if there is none."""
+def check_onnx(problem: Problem) -> None:
+    """Refuse a problem that ONNX cannot express, by an InputError."""
     plain = problem.option("padding_mode") in (None, "zeros")
-    sums = problem.op in BYTE_PRODUCTS and not problem.option("scale")
     wide = problem.op in BYTE_PRODUCTS and problem.option("weight_terms") > 1
-    unlike = wide or (sums and problem.bias) or any(map(problem.option, _LATER))
-    if problem.op not in ONNX_TYPES or not plain or unlike:
-        raise InputError(
-            f"{problem}: {problem.name} is no single ONNX operator, so no library has it"
-        )
-    return "ConvInteger" if sums else ONNX_TYPES[problem.op]
+    unlike = wide or (_is_sums(problem) and problem.bias) or any(map(problem.option, _LATER))
+    if problem.op not in {**ONNX_TYPES, **COMPOSITES} or not plain or unlike:
+        raise InputError(f"{problem}: {problem.name} is no ONNX operator, so no library has it")
+
+
+def _is_sums(problem: Problem) -> bool:
+    """Whether the result is sums of products of bytes, not quantised again."""
+    return problem.op in BYTE_PRODUCTS and not problem.option("scale")
 
 
 def _element(problem: Problem, name: str) -> int:
@@ -119,12 +131,14 @@ def _element(problem: Problem, name: str) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(problem.dtypes[name])))
 
 
-def operand_names(problem: Problem) -> list[str]:
+def _operand_names(problem: Problem) -> list[str]:
     """The inputs of the layer's node, with what quantises its tensors."""
     names = list(problem.inputs)
+    if problem.op == "resize":
+        return ["x", "", "", "sizes"]
     if problem.op not in BYTE_PRODUCTS:
         return names
-    if not problem.option("scale"):
+    if _is_sums(problem):
         return ["x", "weight", "x_zero"]
     quantities = ["x", "x_scale", "x_zero", "weight", "weight_scale", "weight_zero"]
     return [*quantities, "y_scale", "y_zero", *names[2:]]
@@ -148,7 +162,8 @@ def quantisation(problem: Problem) -> Arrays:
 def read_problem(model: onnx.ModelProto) -> tuple[Problem, Arrays] | None:
     """Give back the problem and the constants of a model that `problem_to_onnx` made, or None.
 
-    A true convolution is given as the cross-correlation that the model has.
+    Of a problem that takes several operators there is none either. A true convolution is given as
+    the cross-correlation that the model has.
     """
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if PROPERTY not in properties:
@@ -186,26 +201,3 @@ def _attributes(problem: Problem) -> dict[str, Any]:
     if problem.op == "conv_transpose":
         attributes["output_padding"] = problem.option("output_padding")
     return attributes
-
-
-def _activation_nodes(text: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The nodes from ``linear`` to ``y`` that compute an activation, and their constants."""
-    if not text:
-        return [], []
-    activation, values = activations.split(text)
-    if activation.name == "silu":
-        gate = helper.make_node("Sigmoid", ["linear"], ["gate"], name="gate")
-        return [gate, helper.make_node("Mul", ["linear", "gate"], ["y"], name="activation")], []
-    if activation.node == "clip":
-        low, high = values or (0.0, 6.0)
-        limits = {"min": low, "max": high}
-        constants = [
-            numpy_helper.from_array(np.array(v, np.float32), name) for name, v in limits.items()
-        ]
-        inputs = ["linear", *limits]
-        return [helper.make_node("Clip", inputs, ["y"], name="activation")], constants
-    kind = next(iter(ops.get(activation.node).onnx))
-    attributes: dict[str, Any] = dict(
-        zip((name for name, _ in activation.parameters), values, strict=True)
-    )
-    return [helper.make_node(kind, ["linear"], ["y"], name="activation", **attributes)], []

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from tvmconv.bench.layer import layer_weights, onnx_type, problem_to_onnx
+from tvmconv.bench.layer import check_onnx, layer_weights, problem_to_onnx
 from tvmconv.errors import InputError
 from tvmconv.frontend.read import read_model
 from tvmconv.layers import Layer
@@ -89,7 +89,7 @@ def prepare(source: Source, batch: int | None = None, seed: int = 0) -> Callable
 
 
 def _layer(problem: Problem, seed: int, origin: str = "") -> Callable[[], BenchModel]:
-    onnx_type(problem)
+    check_onnx(problem)
     return partial(_draw_layer, problem, seed, origin)
 
 

@@ -58,12 +58,14 @@ def _of_convolution(problem: Problem) -> Iterator[Alternative]:
     window = {name: problem.option(name) for name in _WINDOW}
     plain = Problem("conv", problem.input_shape, (problem.co, *problem.kernel), window)
     plain = plain.replace(bias=problem.bias)
-    if problem.groups > 1:
+    if problem.family.unshared:
+        yield _chain("the same weights everywhere", plain)
+    if problem.groups > 1 or problem.parts:
         yield _chain("all channels with all", plain)
     groups = gcd(channels, problem.co, _GROUPS)
     if 1 < groups < channels and groups != problem.groups:
         yield _chain(f"{groups} groups", plain.replace(groups=groups))
-    if channels > 1 and prod(problem.kernel) > 1:
+    if channels > 1 and prod(problem.kernel) > 1 and not problem.parts:
         depthwise = Problem(
             "depthwise_conv", problem.input_shape, (channels, *problem.kernel), window
         )

@@ -61,7 +61,13 @@ def _label(tap: tuple[int, ...]) -> str:
 
 def matrix_section(problem: Problem, axes: tuple[Axis, ...] | None) -> Section | None:
     """The matrix, if there is one and it fits the screen."""
-    if not axes or problem.family.arithmetic != "multiply-add" or not fits(axes):
+    if (
+        not axes
+        or problem.parts
+        or problem.family.gated
+        or problem.family.arithmetic != "multiply-add"
+        or not fits(axes)
+    ):
         return None
     rows, columns = prod(axis.outputs for axis in axes), prod(axis.size for axis in axes)
     at = {place: "+".join(map(_label, taps)) for place, taps in entries(axes).items()}
@@ -71,10 +77,13 @@ def matrix_section(problem: Problem, axes: tuple[Axis, ...] | None) -> Section |
         lines.append("one such block for each pair of an input and an output channel of a group")
     if is_transposed(axes):
         lines.append("the transpose of the matrix of the convolution with this stride and padding")
+    if problem.family.unshared:
+        lines.append("each row has weights of its own; a convolution has the same in all")
     for row in range(rows):
         cells = (at.get((row, column), "·").rjust(width) for column in range(columns))
         lines.append("  " + " ".join(cells))
     kind = ("Toeplitz", "doubly block Toeplitz", "triply block Toeplitz")[len(axes) - 1]
+    kind = "banded" if problem.family.unshared else kind
     kind += " with strides" * any(axis.stride > 1 for axis in axes)
     kind += " but for the padding" * any(axis.mode != "" for axis in axes)
     return Section(f"as a dense matrix ({kind}, {sizes((rows, columns))})", tuple(lines))

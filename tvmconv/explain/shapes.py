@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from math import prod
 
-from tvmconv.explain.axes import NAMES, Axis, TransposedAxis, input_channels, is_transposed
+from tvmconv.explain.axes import (
+    NAMES,
+    Axis,
+    TransposedAxis,
+    axes_of,
+    input_channels,
+    is_transposed,
+)
 from tvmconv.explain.text import Section, count, digits, listed, shortened, sizes
 from tvmconv.problem import Problem
 
@@ -58,13 +65,15 @@ def macs(problem: Problem, axes: tuple[Axis, ...] | None) -> int:
 
     Those with padding count; the zeros that a transposed convolution could insert do not.
     """
-    if axes is None or not is_transposed(axes):
+    if problem.parts or axes is None or not is_transposed(axes):
         return problem.macs
     return _over_channels(problem) * prod(axis.terms for axis in axes)
 
 
 def useful_flops(problem: Problem, axes: tuple[Axis, ...] | None) -> int:
     """FLOP of the terms that read an input, not padding."""
+    if problem.parts:
+        return sum(useful_flops(part, axes_of(part)) for part in problem.parts)
     if axes is None:
         return problem.flops
     terms = _over_channels(problem) * prod(axis.useful_terms for axis in axes)
@@ -72,7 +81,8 @@ def useful_flops(problem: Problem, axes: tuple[Axis, ...] | None) -> int:
 
 
 def _over_channels(problem: Problem) -> int:
-    return problem.batch * problem.co * len(input_channels(problem, 0))
+    sums = problem.co * (1 + problem.family.gated)
+    return problem.batch * sums * len(input_channels(problem, 0))
 
 
 def cost_section(problem: Problem, axes: tuple[Axis, ...] | None) -> Section:
@@ -107,6 +117,8 @@ def cost_section(problem: Problem, axes: tuple[Axis, ...] | None) -> Section:
 
 def _counted(problem: Problem, axes: tuple[Axis, ...] | None) -> str:
     """The factors of the multiply-adds."""
+    if problem.parts:
+        return ", then ".join(_counted(part, axes_of(part)) for part in problem.parts)
     if axes is not None and is_transposed(axes):
         per = problem.co // problem.groups
         return (
@@ -116,6 +128,7 @@ def _counted(problem: Problem, axes: tuple[Axis, ...] | None) -> str:
     number = problem.ci // problem.groups
     channels = f"{number} channel{'s' * (number > 1)}"
     kernel = f" × {sizes(problem.kernel)} taps" if problem.kernel else ""
+    kernel += " × 2 halves" * problem.family.gated
     return f"{sizes(problem.output_shape)} outputs × {channels}{kernel}"
 
 

@@ -59,7 +59,11 @@ def written_out(
 ) -> str:
     """One output as the sum (maximum, mean) of its terms; without them if they are many."""
     name = f"y[{','.join(map(str, at))}]"
-    terms = [] if axes is None else list(itertools.islice(_terms(problem, axes, at, arrays), 33))
+    terms = (
+        []
+        if axes is None or problem.parts or problem.family.gated
+        else list(itertools.islice(_terms(problem, axes, at, arrays), 33))
+    )
     if not terms or len(terms) > _TERMS:
         return f"{name} = {_number(result)}"
     if problem.family.arithmetic != "multiply-add":
@@ -71,7 +75,7 @@ def written_out(
     text = " + ".join(f"{_factor(x)}·{_factor(w)}" for x, w in terms)
     total = sum(x * w for x, w in terms)
     if problem.bias:
-        bias = float(arrays["bias"][at[1]])
+        bias = float(arrays["bias"][at[1:] if problem.family.unshared else at[1]])
         text, total = f"{text} + {_factor(bias)}", total + bias
     if problem.activation:
         return f"{name} = {problem.activation}({text}) = {_number(result)}"
@@ -95,7 +99,8 @@ def _terms(
                 column = at[1] % (problem.co // problem.groups)
                 yield element, float(weight[(channel, column, *taps)])
             else:
-                yield element, float(weight[(at[1], number, *taps)])
+                own = at[2:] if problem.family.unshared else ()
+                yield element, float(weight[(*own, at[1], number, *taps)])
 
 
 def _grid(array: Array) -> list[str]:

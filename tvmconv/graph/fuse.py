@@ -4,7 +4,9 @@ The rewrites, in the order of :data:`REWRITES`:
 
 * :func:`~tvmconv.graph.flip.flip_transposed`: a transposed convolution of stride 1 becomes an
   ordinary one;
+* :func:`~tvmconv.graph.parts.split_parts`: a depthwise-separable convolution becomes two;
 * :func:`~tvmconv.graph.shuffle.fold_shuffles`: a convolution reads its channels shuffled itself;
+* :func:`~tvmconv.graph.gates.find_gates`: a product with a sigmoid becomes a gated convolution;
 * :func:`as_programs`: every elementwise node becomes an ``elementwise`` node with a *program*, a
   list of steps;
 * :func:`sink_reshapes`: a reshape before an elementwise node moves behind it, out of its way;
@@ -24,8 +26,10 @@ from typing import Any
 
 from tvmconv import ops
 from tvmconv.graph.flip import flip_transposed
+from tvmconv.graph.gates import find_gates
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.graph.padding import split_padding_modes
+from tvmconv.graph.parts import split_parts
 from tvmconv.graph.shuffle import fold_shuffles
 from tvmconv.problem import Problem
 
@@ -291,8 +295,15 @@ def _hosts_of(node: Node) -> list[Value]:
 
 
 def _costly(node: Node) -> bool:
-    """Whether a step of the node's program is one of which a kernel takes only one."""
-    return any(ops.get(step["op"]).costly for step in node.attrs.get("program", []))
+    """Whether a step of the node's program is one of which a kernel takes only one.
+
+    A gated convolution has its own before the program.
+    """
+    family = ops.get(node.op).family
+    steps = node.attrs.get("program", [])
+    return (family is not None and family.gated) or any(
+        ops.get(step["op"]).costly for step in steps
+    )
 
 
 def _join(host: Node, node: Node, through: Value) -> Node:
@@ -312,9 +323,11 @@ def _join(host: Node, node: Node, through: Value) -> Node:
 
 
 REWRITES: tuple[tuple[str, Callable[[Graph], Graph]], ...] = (
+    ("SplitParts", split_parts),
     ("SplitPaddingModes", split_padding_modes),
     ("FlipTransposed", flip_transposed),
     ("FoldShuffles", fold_shuffles),
+    ("FindGates", find_gates),
     ("AsPrograms", as_programs),
     ("SinkReshapes", sink_reshapes),
     ("DenseOnMaps", dense_on_maps),

@@ -21,8 +21,10 @@ from typing import Protocol
 from tvmconv._tvm import TVMObject, relax, tvm
 from tvmconv.graph import fuse, layout
 from tvmconv.graph.forms import Clock
+from tvmconv.graph.gate_kernels import choose_gates
 from tvmconv.graph.ir import Graph
 from tvmconv.graph.relax import from_relax, to_relax
+from tvmconv.graph.separable import Prices, fuse_separable
 from tvmconv.kernel import KernelSpec
 
 
@@ -53,7 +55,7 @@ def fusion_passes() -> list[TVMObject]:
     return [graph_pass(name, rewrite) for name, rewrite in fuse.REWRITES]
 
 
-class Choices(Clock, Protocol):
+class Choices(Clock, Prices, Protocol):
     """Makes the choices that the passes leave to measurements or a model."""
 
     def algorithm(self, spec: KernelSpec) -> str:
@@ -66,7 +68,12 @@ def layout_passes(block: int, choices: Choices | None) -> list[TVMObject]:
     def choose_algorithms(graph: Graph) -> Graph:
         return layout.choose_algorithms(graph, choices.algorithm) if choices else graph
 
+    def join_separable(graph: Graph) -> Graph:
+        return fuse_separable(graph, block, choices) if choices else graph
+
     return [
+        graph_pass("ChooseGates", lambda graph: choose_gates(graph, block, choices)),
+        graph_pass("FuseSeparable", join_separable),
         graph_pass("AssignForms", lambda graph: layout.assign_forms(graph, block, choices)),
         graph_pass("ChooseAlgorithms", choose_algorithms),
         graph_pass("AssignHalos", layout.assign_halos),

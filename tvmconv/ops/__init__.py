@@ -115,6 +115,12 @@ class Family:
     dtypes : callable or None
         ``dtypes(problem)``: element types of the inputs by name, and of the ``output``, where not
         all are the problem's.
+    gated : bool
+        Whether the sums of half of the weight's filters are multiplied by the sigmoid of those of
+        the other half; the activation, if there is one, is part of the product.
+    unshared : bool
+        Whether each output position has weights, and a bias, of its own: their axes are the first
+        ones of the weight, and the last ones of the bias.
     parts : callable, optional
         ``parts(problem)``: the problems that, one after the other, compute what it does, the first
         from its input, each without the last one's activation.
@@ -136,6 +142,8 @@ class Family:
     magnitude: Callable[[Problem, Mapping[str, Array]], Float64] | None = None
     windows: bool = True
     dtypes: Callable[[Problem], dict[str, str]] | None = None
+    gated: bool = False
+    unshared: bool = False
     parts: Callable[[Problem], tuple[Problem, ...]] | None = None
     largest_sum: Callable[[Problem, int], int] | None = None
 

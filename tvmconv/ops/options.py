@@ -289,7 +289,7 @@ def activation_of(name: str) -> Option:
     """An option that is an activation's canonical text, empty by default."""
 
     def read(problem: Problem, value: object) -> Value:
-        if value in ("", "none", None):
+        if value in ("", "none", "linear", None):
             return ""
         if not isinstance(value, str):
             problem.fail(name, f"must be a name, got {_shown(value)!r}")

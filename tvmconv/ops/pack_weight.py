@@ -34,14 +34,14 @@ def _form(attrs: Attrs) -> PackedWeight:
 
 
 def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
-    """Return the shape of the host's packed weight, or (slots, block) for a bias."""
+    """Return the shape of the host's packed weight, or (slots, …, block) for a bias."""
     expect_inputs(shapes, 1)
     problem, form = Problem.parse(attrs["problem"]), _form(attrs)
     wanted = problem.inputs[attrs["role"]]
     if shapes[0] != wanted:
         raise InputError(f"{attrs['role']} must have shape {text(wanted)}, has {text(shapes[0])}")
     if attrs["role"] == "bias":
-        return (-(-problem.co // attrs["block"]), attrs["block"])
+        return (-(-problem.co // attrs["block"]), *wanted[1:], attrs["block"])
     return form.shape(problem, attrs["in_block"], attrs["block"])
 
 
@@ -74,9 +74,10 @@ def compute(spec: KernelSpec) -> list[Any]:
     def body(*index: Any) -> Any:
         if attrs["role"] == "weight":
             return form.element(problem, attrs["in_block"], attrs["block"], source, index)
-        channel = index[0] * attrs["block"] + index[1]
+        slot, *place, lane = index
+        channel = slot * attrs["block"] + lane
         near = te.min(channel, problem.co - 1)
-        return tirx.if_then_else(channel < problem.co, source[near], 0.0)
+        return tirx.if_then_else(channel < problem.co, source[(near, *place)], 0.0)
 
     return [source, expressions.elements(spec.output.shape, body)]
 
@@ -86,6 +87,7 @@ def _attrs(problem: str, host: str, role: str, in_block: int = 16) -> Attrs:
 
 
 _GROUPED = "conv2d:1x24x9x9:40x3x2:groups=4:bias=true"
+_LOCAL = "locally_connected2d:1x24x4x4:20x3x2:bias=true"
 
 OPERATOR = register(
     Operator(
@@ -114,6 +116,16 @@ OPERATOR = register(
                 "taps of a true convolution",
                 shapes=((20, 3, 3, 2),),
                 attrs=_attrs("conv2d:1x3x9x9:20x3x2:flipped=true", "conv", "weight", 1),
+            ),
+            Case(
+                "weights of each position",
+                shapes=((2, 3, 20, 24, 3, 2),),
+                attrs=_attrs(_LOCAL, "locally_connected", "weight"),
+            ),
+            Case(
+                "a bias for each position",
+                shapes=((20, 2, 3),),
+                attrs=_attrs(_LOCAL, "locally_connected", "bias"),
             ),
             Case(
                 "a matrix", shapes=((10, 50),), attrs=_attrs("dense:2x50:10", "dense", "weight", 1)
