@@ -178,7 +178,7 @@ def test_compile_hands_over_its_options(
     result = tvmconv(
         *("compile", PROBLEM, "-o", output, "--target", "zen3", "--threads", 3),
         *("--format", "static", "--dump", "asm", "--dump", "c", "--batch", 2, "--params", params),
-        *("--untuned", "--exact"),
+        *("--untuned", "--exact", "--split-separable"),
     )
     assert result.err == ""
     assert result.out.startswith(f"{output}: 2.0 MB for znver3, compiled in ")
@@ -194,6 +194,7 @@ def test_compile_hands_over_its_options(
         "log": None,
         "tuned": False,
         "exact": True,
+        "split_separable": True,
         "progress": None,
         "images": None,
     }

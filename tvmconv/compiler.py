@@ -152,6 +152,7 @@ def compile_parts(
     log: Logs = None,
     tuned: bool = True,
     exact: bool = False,
+    split_separable: bool = False,
     progress: Progress | None = None,
     fused: bool = False,
     images: ImageBuilder | None = None,
@@ -178,6 +179,9 @@ def compile_parts(
         Whether to use logs at all.
     exact : bool
         Whether every convolution is computed directly, not on transformed tiles, which round more.
+    split_separable : bool
+        Whether convolutions whose weights are exactly of low rank become two of fewer
+        multiply-adds (:mod:`tvmconv.graph.low_rank`).
     progress : callable, optional
         ``progress(what, done, total)``.
     fused : bool
@@ -206,6 +210,10 @@ def compile_parts(
 
         images = image_builder(target)
     graph = model if isinstance(model, Graph) else load_model(model, batch=batch, params=params)
+    if split_separable:
+        from tvmconv.graph.low_rank import split_low_rank
+
+        graph = split_low_rank(graph)
     target = target.with_threads(threads)
     chooser = Chooser.of(target, open_logs(log, target) if tuned else None, exact)
     if not _is_problem(model):
@@ -301,6 +309,7 @@ def compile(
     params: Mapping[str, np.ndarray[Any, Any]] | Path | None = None,
     tuned: bool = True,
     exact: bool = False,
+    split_separable: bool = False,
     progress: Progress | None = None,
     fused: bool = False,
     images: ImageBuilder | None = None,
@@ -328,6 +337,7 @@ def compile(
             log=log,
             tuned=tuned,
             exact=exact,
+            split_separable=split_separable,
             progress=progress,
             fused=fused,
             images=images,

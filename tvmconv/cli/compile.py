@@ -74,6 +74,11 @@ DUMPS = {
 @log_option
 @untuned_option
 @exact_option
+@click.option(
+    "--split-separable",
+    is_flag=True,
+    help="Split convolutions whose weights are exactly of low rank (Sobel, Gauss) into two.",
+)
 @batch_option
 @params_option
 @debug_option
@@ -89,6 +94,7 @@ def command(
     log: tuple[Path, ...],
     untuned: bool,
     exact: bool,
+    split_separable: bool,
     batch: int | None,
     params: Path | None,
 ) -> None:
@@ -126,6 +132,7 @@ def command(
             log=logs,
             tuned=not untuned,
             exact=exact,
+            split_separable=split_separable,
             progress=progress,
             images=images,
         )
