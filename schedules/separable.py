@@ -25,6 +25,8 @@ _KINDS = ["inner_window", "between"]
 _UNROLLED_TAPS = 49
 #: Share of the second cache level that a strip may take.
 _CACHE_SHARE = 0.5
+#: How many strips' worth of bytes are in use while one is: its input, and what it makes, as well.
+_NEAR = 3
 
 
 @dataclass(frozen=True)
@@ -124,52 +126,50 @@ def sizes(sch: TVMObject, blocks: Blocks) -> Sizes:
 def candidates(sch: TVMObject, blocks: Blocks, target: Target) -> list[Candidate]:
     """For every strip that a cache holds: its best tiles of windows, all tiles of the rest."""
     size = sizes(sch, blocks)
-    return [Candidate(s.knobs(), cycles(size, s, target)) for s in _schedules(size, target)]
-
-
-def _schedules(size: Sizes, target: Target) -> Iterator[Strips]:
     rows = size.contraction.outer[size.axis]
+    found: list[Candidate] = []
     for strip in range(1, rows + 1):
         small = size.strip_bytes(strip) <= _CACHE_SHARE * target.caches.l2_bytes
-        if rows % strip or not (small or strip == 1):
-            continue
-        inner, outer = size.of_strip(strip)
-        window = _best_window(inner, size.axis, target)
-        found = dict.fromkeys(
-            (Tile.of(c.knobs).sizes, Tile.of(c.knobs).order[0] == 1)
-            for c in contraction.candidates(outer, target)
-        )
-        for tile, outside in found:
-            if strip % tile[size.axis] == 0:
-                for shared in (False, True):
-                    yield Strips(tile, window, strip, outside, shared)
+        if rows % strip == 0 and (small or strip == 1):
+            found += _of_strip(size, strip, target)
+    return found
 
 
-def _best_window(dims: Extents, axis: int, target: Target) -> tuple[int, ...]:
-    """Sizes of the tile of windows that is fastest for a strip."""
-    found = sorted(windows.candidates(dims, target), key=lambda candidate: candidate.cycles)
-    tiles = (Tile.of(candidate.knobs).sizes for candidate in found)
-    return next(tile for tile in tiles if dims.outer[axis] % tile[axis] == 0)
-
-
-def cycles(size: Sizes, schedule: Strips, target: Target) -> float:
-    """Predicted time of a kernel, in cycles of one core."""
-    inner, outer = size.of_strip(schedule.strip)
-    rank = len(outer.outer)
-    order = (1, 0, *range(2, rank)) if schedule.slots_outside else (0, *range(2, rank), 1)
-    own = windows.cycles(inner, Tile(schedule.window, tuple(range(rank)), 0), target)
-    rest = contraction.cycles(outer, Tile(schedule.sizes, order, 0), target)
-    # The input comes from where all of it lies, a strip at a time.
-    read = size.strip_bytes(schedule.strip)
+def _of_strip(size: Sizes, strip: int, target: Target) -> Iterator[Candidate]:
+    """The schedules with strips of one extent."""
+    inner, outer = size.of_strip(strip)
+    alone = replace(target, cores=1)
+    window, own = _best_window(inner, size.axis, alone)
+    # The input comes from where all of it lies; what lies between, from where a strip of it does.
+    nbytes, caches = size.strip_bytes(strip), target.caches
     whole = math.prod(size.windows.outer) * size.windows.lanes * costs.BYTES
-    own = costs.overlapped(own, read / target.caches.bytes_per_cycle(whole))
-    count = size.count(schedule.strip)
-    total = (own + rest) * count
-    if not schedule.shared:
-        return total
+    own = costs.overlapped(own, nbytes / caches.bytes_per_cycle(whole))
+    between = nbytes / caches.bytes_per_cycle(_NEAR * nbytes)
+    tiles: dict[tuple[tuple[int, ...], bool], float] = {}
+    for candidate in contraction.candidates(outer, alone):
+        tile = Tile.of(candidate.knobs)
+        if strip % tile.sizes[size.axis] == 0 and not tile.swept:
+            key = (tile.sizes, tile.order[0] == 1)
+            tiles[key] = min(candidate.cycles, tiles.get(key, math.inf))
+    for (sizes_, outside), cycles in tiles.items():
+        serial = (own + between + cycles) * size.count(strip)
+        shared = _shared(serial, size.count(strip), target)
+        chosen = Strips(sizes_, window, strip, outside, shared < serial)
+        yield Candidate(chosen.knobs(), min(shared, serial))
+
+
+def _shared(cycles: float, count: int, target: Target) -> float:
+    """Time of work that so many strips share among the threads."""
     threads = max(1, target.cores)
     launch = costs.LAUNCH_CYCLES if threads > 1 else 0
-    return total / threads * balance(count, threads) + launch
+    return cycles / threads * balance(count, threads) + launch
+
+
+def _best_window(dims: Extents, axis: int, target: Target) -> tuple[tuple[int, ...], float]:
+    """Sizes of the tile of windows that is fastest for a strip, and its time."""
+    found = sorted(windows.candidates(dims, target), key=lambda candidate: candidate.cycles)
+    tiles = ((Tile.of(candidate.knobs).sizes, candidate.cycles) for candidate in found)
+    return next(pair for pair in tiles if dims.outer[axis] % pair[0][axis] == 0)
 
 
 def schedule(sch: TVMObject, blocks: Blocks, candidate: Candidate) -> None:
