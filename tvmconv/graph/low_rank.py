@@ -167,9 +167,12 @@ def _factors(matrix: Float64, most: int) -> tuple[Float64, Float64] | None:
     """Factors of the lowest rank, at most so many, whose product a matrix is; or None."""
     if min(matrix.shape) <= 1:
         return None
-    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    s = np.linalg.svd(matrix, compute_uv=False)
     limit = _ROUNDINGS * _ROUNDOFF * float(np.abs(matrix).max()) * sqrt(matrix.size * len(s))
     lowest = max(1, int(np.count_nonzero(s > limit)))  # fewer leave an element too far away
+    if lowest > most:
+        return None
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
     for rank in range(lowest, min(most, len(s)) + 1):
         root = np.sqrt(s[:rank])
         a, b = _rounded(u[:, :rank] * root), _rounded(root[:, None] * v[:rank])

@@ -85,7 +85,9 @@ def pack(spec: KernelSpec, constants: Sequence[Array]) -> list[Array]:
     problem, rank = Problem.parse(spec.attrs["problem"]), len(spec.output.shape) - 2
     block, slots = spec.output.block, spec.output.own_slots
     plan = channels.channel_plan(problem, spec.inputs[0].block, block)
-    wide = np.zeros((*problem.out_spatial, slots * block, problem.ci, *problem.kernel), np.float32)
+    wide = np.zeros(
+        (*problem.out_spatial, slots * block, problem.ci, *problem.kernel), constants[0].dtype
+    )
     wide[(slice(None),) * rank + (slice(problem.co),)] = constants[0]
     parts = (*problem.out_spatial, slots, block, plan.trips, plan.step, *problem.kernel)
     taps = range(rank + 4, 2 * rank + 4)
