@@ -89,7 +89,7 @@ def test_inspect_shows_what_kernels_use(tvmconv: Callable[..., Any], tmp_path: P
     assert re.search(r"kind +sm +bytes +compiler\ncubin +90 +\d+ +NVRTC", printed)
     assert "registers  shared_bytes  spill_bytes  occupancy" in printed
     functions = json.loads(tvmconv("inspect", tmp_path / "m.so", "--json").out)["functions"]
-    assert {entry["threads"] for entry in functions} <= {128, 256}
+    assert all(32 <= entry["threads"] <= 1024 for entry in functions)
 
 
 # --- what is refused

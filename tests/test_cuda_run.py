@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.emulated import on_gpu as on_gpu
 from tests.graph_cases import CASES, build
 from tests.graphs import feeds, random_graph
+from tests.on_gpu import on_gpu as on_gpu
 from tvmconv.accuracy import check, random_inputs
 from tvmconv.frontend import load
 from tvmconv.graph.evaluate import evaluate
@@ -111,7 +111,7 @@ def test_arrays_may_lie_on_the_device(on_gpu: OnGpu) -> None:
         sizes = ctypes.c_size_t(x.nbytes), ctypes.c_size_t(wanted.nbytes)
         cuda.cuMemcpyAsync(source, ctypes.c_uint64(x.ctypes.data), sizes[0], None)
         pointers = [(ctypes.c_void_p * 1)(p.value) for p in (source, target)]
-        assert module._library.tvmconv_run(module._model, *pointers) == 0
+        assert module._library.run(module._model, *pointers) == 0
         got = np.empty_like(wanted)
         cuda.cuMemcpyAsync(ctypes.c_uint64(got.ctypes.data), target, sizes[1], None)
         np.testing.assert_array_equal(got, wanted)

@@ -285,15 +285,15 @@ def test_null_pointers_are_refused(fake: Fake, write: Write) -> None:
     library, null = module._library, ctypes.POINTER(ctypes.c_void_p)()
     array = (ctypes.c_void_p * 1)()
     for arguments, text in (
-        ((module._model, null, array), b"the array of inputs is NULL"),
-        ((module._model, array, null), b"the array of outputs is NULL"),
-        ((module._model, array, array), b"input 'x' is NULL"),
-        ((None, array, array), b"the model is NULL"),
+        ((module._model, null, array), "the array of inputs is NULL"),
+        ((module._model, array, null), "the array of outputs is NULL"),
+        ((module._model, array, array), "input 'x' is NULL"),
+        ((None, array, array), "the model is NULL"),
     ):
-        assert library.tvmconv_run(*arguments) == 1
-        assert library.tvmconv_error() == text
-    assert library.tvmconv_create(null, 0) == 1
-    library.tvmconv_destroy(None)
+        assert library.run(*arguments) == 1
+        assert library.error() == text
+    assert library.create(null, 0) == 1
+    library.destroy(None)
     module.close()
 
 
