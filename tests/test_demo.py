@@ -169,7 +169,7 @@ def demo(
     def run(fakes: Fakes) -> str:
         stub("tvmconv.compiler", compile_to_file=fakes.compile_to_file)
         stub("tvmconv.runtime.loader", load=fakes.load)
-        stub("tvmconv.models", light_model=lambda name: load_digits_model()[0])
+        stub("tvmconv.models", light_model=lambda name: load_digits_model()[0], resolve=str)
         stub("tvmconv.verify", verify=fakes.verify)
         monkeypatch.setattr(run_module, "ROUNDS", 1)
         monkeypatch.setattr(run_module, "_show_c", lambda folder, digits, say: say("C"))
