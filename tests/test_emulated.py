@@ -76,10 +76,11 @@ def test_every_form_of_a_space_is_right(name: str, tmp_path: Path) -> None:
         spec = problem_spec(Problem.parse(text), target.layout.channel_block)
         found = space_for(target).candidates(prim_func(spec, "k"), target)
         stepped = [c for c in found if "steps" in dict(c.knobs)]
-        assert bool(stepped) == target.vector.lane_operand, text
         for choice in (*found[:2], *stepped[:: max(1, len(stepped) // 3)][:3], found[-1]):
             pairs.append((text, spec, choice))
     choices = [choice for *_, choice in pairs]
+    unrolled = sum("steps" in dict(choice.knobs) for choice in choices)
+    assert unrolled >= 6 if target.vector.lane_operand else unrolled == 0
     compiled = EmulatedKernels([spec for _, spec, _ in pairs], target, tmp_path, choices)
     for number, (text, spec, choice) in enumerate(pairs):
         case = trial(Problem.parse(text), number)
