@@ -84,6 +84,7 @@ def static_report(
     batch: int | None = None,
     log: Sequence[Path] = (),
     tuned: bool = True,
+    exact: bool = False,
 ) -> StaticReport:
     """Compile models and problems for a target, and score the hot loop of each kernel.
 
@@ -96,6 +97,8 @@ def static_report(
         Folders of tuning logs besides the usual ones.
     tuned : bool
         Whether logs are used at all.
+    exact : bool
+        Whether convolutions are direct only, never on transformed tiles.
 
     Raises
     ------
@@ -111,9 +114,7 @@ def static_report(
     machine = target.with_threads(threads)
     database = open_logs(log, machine) if tuned else None
     tasks, _ = extract(sources, machine, batch)
-    scores = (
-        _score(task, Chooser(machine, database, cold_bytes=task.cold_bytes)) for task in tasks
-    )
+    scores = (_score(task, Chooser(machine, database, exact, task.cold_bytes)) for task in tasks)
     return StaticReport(target.name, tuple(score for score in scores if score is not None))
 
 
