@@ -191,9 +191,9 @@ def test_instruments_see_every_pass_and_a_well_formed_module() -> None:
     with tvm.transform.PassContext(instruments=[recorder]):
         optimized(load(light_path("light_squeezenet")), 16)
     assert recorder.names == [
-        "SplitPaddingModes", "FlipTransposed", "FoldShuffles", "AsPrograms", "SinkReshapes",
-        "DenseOnMaps", "SinkReshapes", "AbsorbConversions", "FuseElementwise",
-        "DeadCodeElimination", "AssignForms",
+        "SplitParts", "SplitPaddingModes", "FlipTransposed", "FoldShuffles", "FindGates",
+        "AsPrograms", "SinkReshapes", "DenseOnMaps", "SinkReshapes", "AbsorbConversions",
+        "FuseElementwise", "DeadCodeElimination", "ChooseGates", "FuseSeparable", "AssignForms",
         "ChooseAlgorithms", "AssignHalos", "ShareConcatenations", "ShareViews", "tvmconv",
     ]  # fmt: skip
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from tvmconv.schedules import costs
 
 import tvmconv
 from tests.graph_cases import Maker
@@ -32,6 +34,7 @@ MOBILE = (
 def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether pairs become one kernel, whatever they are priced at."""
     monkeypatch.setattr(Chooser, "together", lambda self, one, two: request.param)
+    monkeypatch.setattr(Chooser, "forms", lambda self, blocks, planes: (0.0, math.inf))
     return bool(request.param)
 
 
@@ -81,11 +84,16 @@ def test_integers_stay_exact(limit: int) -> None:
         "separable_conv3d:1x5x2x4x3:16x2x2x2:padding=1,0,0",
     ],
 )
-def test_every_schedule_is_right(text: str) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_every_schedule_is_right(text: str, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with strips shared among threads, which the model finds too small."""
+    if shared:
+        monkeypatch.setattr(costs, "LAUNCH_CYCLES", -1e9)
     problem = Problem.parse(text)
     spec = problem_spec(problem)
     found = candidates_of(spec, host())
-    assert len(found) > 20
+    assert len(found) > 10
+    assert dict(found[0].knobs)["shared"] == shared
     part = [found[0], *np.random.default_rng(0).permutation(np.array(found, object))[:24]]
     compiled = compile_specs([spec] * len(part), choices=part)
     for trial in trials(problem):
@@ -141,6 +149,7 @@ def test_pairs_are_found_in_graphs(together: bool) -> None:
 @pytest.mark.parametrize("case", ["read twice", "an output", "3x3", "gate", "shuffled"])
 def test_other_pairs_are_left_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Chooser, "together", lambda self, one, two: True)
+    monkeypatch.setattr(Chooser, "forms", lambda self, blocks, planes: (0.0, math.inf))
     m = Maker(np.random.default_rng(0))
     x = m.relu(m.conv(m.x(1, 16, 9, 7), 32))
     inner = _depthwise(m, x)
@@ -153,6 +162,16 @@ def test_other_pairs_are_left_alone(case: str, monkeypatch: pytest.MonkeyPatch) 
     if case == "read twice":
         outputs.append(m.emit("abs", [inner]))
     assert "separable_conv" not in _compiled(m, *outputs)
+
+
+def test_parts_that_are_faster_on_planes_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Chooser, "together", lambda self, one, two: True)
+    monkeypatch.setattr(Chooser, "forms", lambda self, blocks, planes: (1.0, 0.0))
+    trial = accuracy.trial(Problem.parse(MOBILE))
+    weights = {name: a for name, a in trial.arrays.items() if name != "x"}
+    module = tvmconv.compile(MOBILE, params=weights)
+    assert "separable_conv" not in kinds(module)
+    assert trial.check(module({"x": trial.arrays["x"]})[0]).passed
 
 
 def test_the_cheaper_way_is_chosen() -> None:

@@ -20,7 +20,6 @@ from typing import Protocol
 
 from tvmconv._tvm import TVMObject, relax, tvm
 from tvmconv.graph import fuse, layout
-from tvmconv.graph.forms import Clock
 from tvmconv.graph.gate_kernels import choose_gates
 from tvmconv.graph.ir import Graph
 from tvmconv.graph.relax import from_relax, to_relax
@@ -55,7 +54,7 @@ def fusion_passes() -> list[TVMObject]:
     return [graph_pass(name, rewrite) for name, rewrite in fuse.REWRITES]
 
 
-class Choices(Clock, Prices, Protocol):
+class Choices(Prices, Protocol):
     """Makes the choices that the passes leave to measurements or a model."""
 
     def algorithm(self, spec: KernelSpec) -> str:

@@ -3,7 +3,8 @@
 A node of the operator becomes a depthwise and a pointwise convolution before fusion
 (:mod:`tvmconv.graph.parts`). After it, a depthwise convolution whose result only a pointwise one
 reads becomes one node with that, where one kernel is expected to take less time than two: what lies
-between is then never written to memory.
+between is then never written to memory. The one kernel is on channel blocks: parts that are faster
+on planes, conversions included, stay apart.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
+from tvmconv.graph.forms import Clock, on_planes
 from tvmconv.graph.fuse import base_inputs
 from tvmconv.graph.ir import Graph, Node
 from tvmconv.kernel import KernelSpec, canonical_json
@@ -19,7 +21,7 @@ from tvmconv.ops import activation
 from tvmconv.problem import Problem
 
 
-class Prices(Protocol):
+class Prices(Clock, Protocol):
     """Tells whether one kernel is faster than two."""
 
     def together(self, one: KernelSpec, two: tuple[KernelSpec, KernelSpec]) -> bool:
@@ -38,11 +40,14 @@ def fuse_separable(graph: Graph, block: int, prices: Prices) -> Graph:
     prices : Prices
     """
     makers, readers = graph.producers(), graph.consumers()
+    planes = on_planes(graph, block, prices)
     joined: dict[Node, Node] = {}
     dropped: set[Node] = set()
     for node in graph.nodes:
         first = makers.get(node.inputs[0]) if node.op == "conv" else None
         if first is None or first.op != "depthwise_conv" or first.output in graph.outputs:
+            continue
+        if first.output in planes or node.output in planes:
             continue
         if len(readers[first.output]) > 1 or node.inputs.count(first.output) > 1:
             continue
