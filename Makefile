@@ -12,7 +12,7 @@ demo: $(VENV)/base.stamp
 	$(BIN)/tvmconv demo --output-dir build/demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

@@ -255,8 +255,29 @@ _OTHERS = (
     Layer("r2plus1d_18:temporal", "conv3d:1x288x8x28x28:128x3x1x1:padding=1,0,0" + _RELU),
 )  # fmt: skip
 
+_PAIR = ":inner_bias=true:inner_activation=relu" + _RELU
+#: A scale that brings sums of products of bytes to bytes.
+_BYTES = ":bias=true:scale=0.0004"
+
+#: Of several parts, or of bytes: MobileNet's depthwise and pointwise layers (Howard et al., 2017), a
+#: layer of WaveNet's and of a gated convolutional network (Dauphin et al., 2016), the locally
+#: connected L4 of DeepFace (Taigman et al., 2014), and the 3x3 layers of ResNet-50 in int8.
+_COMPOSITE = (
+    Layer("mobilenet_v1:pair2", "separable_conv2d:1x64x112x112:128x3x3:stride=2:padding=1" + _PAIR),
+    Layer("mobilenet_v1:pair3", "separable_conv2d:1x128x56x56:128x3x3:padding=1" + _PAIR),
+    Layer("mobilenet_v1:pair7*5", "separable_conv2d:1x512x14x14:512x3x3:padding=1" + _PAIR),
+    Layer("wavenet:gated", "gated_conv1d:1x32x16000:32x2:padding=8,0:dilation=8:bias=true"
+          ":activation=tanh"),
+    Layer("gcnn:glu", "gated_conv1d:1x512x128:512x4:padding=3,0:bias=true"),
+    Layer("deepface:l4", "locally_connected2d:1x16x63x63:16x9x9:bias=true:activation=relu"),
+    Layer("resnet50_int8:res2_branch2b*3", "qconv2d:1x64x56x56:64x3x3:padding=1" + _BYTES),
+    Layer("resnet50_int8:res3_branch2b*3", "qconv2d:1x128x28x28:128x3x3:padding=1" + _BYTES),
+    Layer("resnet50_int8:res4_branch2b*5", "qconv2d:1x256x14x14:256x3x3:padding=1" + _BYTES),
+    Layer("resnet50_int8:res5_branch2b*2", "qconv2d:1x512x7x7:512x3x3:padding=1" + _BYTES),
+)  # fmt: skip
+
 #: Of the whole family of convolutions: what classification networks do not have.
-FAMILY = (*_TRANSPOSED, *_OTHERS)
+FAMILY = (*_TRANSPOSED, *_OTHERS, *_COMPOSITE)
 
 #: What a command's ``--suite`` can name.
 SUITES = {"layers": LAYERS, "family": FAMILY, "six": SIX}
