@@ -259,8 +259,8 @@ _PAIR = ":inner_bias=true:inner_activation=relu" + _RELU
 #: A scale that brings sums of products of bytes to bytes.
 _BYTES = ":bias=true:scale=0.0004"
 
-#: Of several parts, or of bytes: MobileNet's depthwise and pointwise layers (Howard et al., 2017), a
-#: layer of WaveNet's and of a gated convolutional network (Dauphin et al., 2016), the locally
+#: Of several parts, or of bytes: MobileNet's depthwise and pointwise layers (Howard et al., 2017),
+#: layers of WaveNet and of a gated convolutional network (Dauphin et al., 2016), the locally
 #: connected L4 of DeepFace (Taigman et al., 2014), and the 3x3 layers of ResNet-50 in int8.
 _COMPOSITE = (
     Layer("mobilenet_v1:pair2", "separable_conv2d:1x64x112x112:128x3x3:stride=2:padding=1" + _PAIR),
