@@ -423,7 +423,7 @@ class GpuTable:
 
 
 #: What a GPU's file does not have, because it follows from the device.
-_DERIVED = ("cores", "frequency_ghz", "vector", "caches")
+_DERIVED = ("cores", "frequency_ghz", "vector", "caches", "in_order")
 
 
 def from_dict(data: dict[str, Any], source: str) -> Target:
