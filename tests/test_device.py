@@ -191,6 +191,7 @@ def test_faults_are_one_line_in_time(
         ("exit 255", "exited with code 255"),
         ("sleep 60", "did not end within 2 s"),
         ("echo /etc/../../x; exit 0", "made no folder, but said"),
+        ('mkdir -p "$FAKE_LOG.kept"; echo "$FAKE_LOG.kept"; exit 0', "made no folder, but said"),
         ('case "$*" in *chmod*) exit 255;; esac', "exited with code 255"),
         ('case "$*" in *chmod*) sleep 60;; esac', "did not end within 2 s"),
     ],
@@ -207,6 +208,8 @@ def test_a_connection_that_fails(
         assert time.monotonic() - start < 5.5
     assert message in str(caught.value)
     assert set(Path("/tmp").glob("tvmconv.*")) == before
+    kept = fakes.with_name("log.kept")
+    assert kept.is_dir() == ("kept" in fault)  # what was not made for this is not removed
 
 
 @pytest.mark.parametrize(
@@ -261,6 +264,10 @@ def test_text_that_is_no_output() -> None:
     assert (begin.words, bytes(output.data), end.kind) == (["x"], b"\1\2\3", "end")
     with pytest.raises(wire.BadOutput):
         output.number(7)
+    for text in (b"block nan 1", b"block inf 1", b"block x 1"):
+        (line, _) = wire.parse(b"tvmconv 1\n" + text + b"\nend\n")
+        with pytest.raises(wire.BadOutput, match="without its numbers"):
+            line.number(1)
 
 
 @pytest.mark.parametrize("name", EMULATORS)

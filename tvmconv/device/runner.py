@@ -25,7 +25,8 @@ from tvmconv.errors import EnvironmentError_, InputError
 DEFAULT_TIMEOUT_S = 120.0
 #: How long removing the folder on a machine may take that has just failed.
 _CLEAN_UP_S = 2.0
-_FOLDER = re.compile(r"/[A-Za-z0-9._/-]+")
+#: A folder that mktemp has made, and so one that may be removed.
+_FOLDER = re.compile(r"/[A-Za-z0-9._/-]+/tvmconv\.[A-Za-z0-9]{6}")
 _NOTE_BYTES = 1 << 16
 #: Options of ssh that take a value, as the next word if it is not in the same.
 _SSH_VALUES = "BbcDEeFIiJLlmOoPpQRSWw"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -43,16 +44,19 @@ class Line:
         return " ".join(self.words[1:])
 
     def number(self, position: int) -> float:
-        """A word as a number.
+        """A word as a finite number.
 
         Raises
         ------
         BadOutput
         """
         try:
-            return float(self.words[position])
+            number = float(self.words[position])
         except (IndexError, ValueError):
-            raise BadOutput(f"printed a line without its numbers: {self.text[:80]!r}") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise BadOutput(f"printed a line without its numbers: {self.text[:80]!r}")
+        return number
 
 
 def output_limit(data_bytes: int) -> int:
