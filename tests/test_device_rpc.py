@@ -88,6 +88,18 @@ def test_a_server(archive: Path) -> None:
         run(archive, server=f"127.0.0.1:{port}")
 
 
+def test_what_lies_in_the_current_folder_is_not_run(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``python -m`` would import a ``json.py`` from there."""
+    (tmp_path / "json.py").write_text("open('seen', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    port = free_port()
+    with serving("127.0.0.1", port):
+        run(archive, server=f"127.0.0.1:{port}", timeout_s=60)
+    assert [path.name for path in tmp_path.iterdir()] == ["json.py"]
+
+
 def test_a_server_that_has_stopped_is_one_line_in_time(archive: Path) -> None:
     port = free_port()
     with serving("127.0.0.1", port) as number:

@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -47,6 +48,15 @@ class Finished:
         """The last line of its errors; empty if there is none."""
         lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
         return lines[-1][:300] if lines else ""
+
+
+def python(module: str) -> list[str]:
+    """A command that runs a module of this package.
+
+    It finds modules where this process does. ``python -m`` would look into the current folder first.
+    """
+    run = f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; import runpy; {run}"]
 
 
 def execute(

@@ -83,7 +83,7 @@ def rpc_runner(
         told = error.strerror or error
         raise EnvironmentError_(f"{what}: {server or tracker}: cannot be reached: {told}") from None
     access = json.dumps({"address": address, "key": key, "timeout_s": timeout_s})
-    words = [sys.executable, "-m", "tvmconv.device.rpc", access]
+    words = [*process.python("tvmconv.device.rpc"), access]
     label = f"{what} {server or tracker}{f' {key}' if key else ''}"
     return Runner(label, timeout_s, words, _machines(words, label, timeout_s) if key else 1)
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tvmconv.device.process import python
 from tvmconv.device.rpc import parse_address, register
 from tvmconv.errors import EnvironmentError_, InputError
 
@@ -66,7 +67,7 @@ def serving(
     description = json.dumps({"host": host, "port": port, "tracker": address, "key": key or ""})
     with tempfile.TemporaryDirectory(prefix="tvmconv-serve-") as folder:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tvmconv.device.serve", description],
+            [*python("tvmconv.device.serve"), description],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
