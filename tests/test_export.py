@@ -18,11 +18,13 @@ from onnx import TensorProto, helper
 
 import tvmconv
 from tvmconv.codegen import link
+from tvmconv.cuda_emulator.build import driver
+from tvmconv.cuda_emulator.emulation import emulated_images, on_this_host
 from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.export.texts import check_prefix, header
 from tvmconv.models import light_model
 from tvmconv.runtime.loader import load
-from tvmconv.target import targets
+from tvmconv.target import load_target, targets
 
 PROBLEM = "conv2d:1x3x9x9:20x3x3:padding=1:bias=true"
 OTHER = "max_pool2d:1x4x8x8:2x2:stride=2"
@@ -243,6 +245,24 @@ def test_cmake_builds_the_example(target: str, options: list[str], tmp_path: Pat
     assert result.returncode == 0, result.stdout + result.stderr
     own = {"libconv.so"} if options else set()
     assert needed(tmp_path / "out/build/main") <= LIBRARIES | own
+
+
+def test_a_model_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the README says, with an emulated driver; no static program could load one."""
+    monkeypatch.setenv("TVMCONV_CUDA_DRIVER", str(driver()))
+    machine = on_this_host(load_target("cuda"))
+    options = {"images": emulated_images, "params": parameters()}
+    tvmconv.export(PROBLEM, tmp_path / "out", machine, **options)
+    readme = (tmp_path / "out/README.md").read_text()
+    assert "its C library and NVIDIA's driver, nothing else" in readme
+    assert "musl" not in readme
+    assert "mapped" not in readme
+    (command,) = re.findall(r"^python -m ziglang (.*)$", readme, re.M)
+    link.zig(command.split(), tmp_path / "out", "build the example")
+    result = run("./main", "--check", cwd=tmp_path / "out")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "y: right" in result.stdout
+    assert "Threads::Threads;m;${CMAKE_DL_LIBS}" in (tmp_path / "out/CMakeLists.txt").read_text()
 
 
 def test_a_network_s_sample_is_what_numpy_computes(tmp_path: Path) -> None:

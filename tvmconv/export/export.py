@@ -101,7 +101,7 @@ def export_model(
         written = {
             f"{prefix}.h": texts.header(prefix),
             "main.c": texts.main_c(prefix, parts.plan.inputs, parts.plan.outputs),
-            "CMakeLists.txt": texts.cmake_lists(prefix),
+            "CMakeLists.txt": texts.cmake_lists(prefix, gpu=machine.is_gpu),
         }
         for file, text in written.items():
             (temporary / file).write_text(text, encoding="utf-8")

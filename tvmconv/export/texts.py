@@ -27,6 +27,13 @@ thrd timer timerfd tss xdrmem xdrrec xdrstdio
 _LIBC = frozenset(_LIBC_NAMES.split())
 #: ``-l`` with one of these means another library.
 _LIBRARIES = frozenset({"anl", "c", "dl", "m", "resolv", "rt", "util"})
+#: Of the README: how to try the example where there is no board.
+_STATIC = """Without a board,
+`qemu-{}-static ./main --check` runs it here, if `main` is built with `-static` or as shown by
+
+```
+{}
+```"""
 
 
 def check_prefix(prefix: str) -> None:
@@ -74,9 +81,10 @@ def main_c(prefix: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
     return fill("main.c", {**names, "INPUTS": table(inputs), "OUTPUTS": table(outputs)})
 
 
-def cmake_lists(prefix: str) -> str:
-    """The build description."""
-    return fill("CMakeLists.txt", {"PREFIX": prefix, "NAME": library_name(prefix)})
+def cmake_lists(prefix: str, *, gpu: bool = False) -> str:
+    """The build description; models for GPUs load the driver: with old C libraries by -ldl."""
+    names = {"PREFIX": prefix, "NAME": library_name(prefix)}
+    return fill("CMakeLists.txt", {**names, "DL": ";${CMAKE_DL_LIBS}" if gpu else ""})
 
 
 def readme(prefix: str, facts: Mapping[str, Any], files: Mapping[str, int]) -> str:
@@ -85,7 +93,10 @@ def readme(prefix: str, facts: Mapping[str, Any], files: Mapping[str, int]) -> s
     system = triple.partition(".")[0]
     arch = system.partition("-")[0]
     inputs, outputs = (list(map(_port, facts[key])) for key in ("inputs", "outputs"))
-    zig = f"python -m ziglang cc -target {{}} -O2 main.c lib{name}.a -lpthread -lm -o main"
+    gpu = "images" in facts
+    libraries = "-lpthread -lm" + " -ldl" * gpu
+    zig = f"python -m ziglang cc -target {{}} -O2 main.c lib{name}.a {libraries} -o main"
+    static = "" if gpu else _STATIC.format(arch, zig.format(static_triple(triple)))
     return fill(
         "README.md",
         {
@@ -94,9 +105,11 @@ def readme(prefix: str, facts: Mapping[str, Any], files: Mapping[str, int]) -> s
             "TARGET": str(facts["target"]),
             "VERSION": str(facts["tvmconv"]),
             "MACHINE": arch,
-            "QEMU": arch,
             "BUILD": zig.format(triple),
-            "BUILD_STATIC": zig.format(static_triple(triple)),
+            "STATIC": static or "No static program can\nload the driver.",
+            "NEEDS": ", its C library and NVIDIA's driver" if gpu else " and its C library",
+            "WHERE": "the GPU gets a copy" if gpu else "they are mapped, not copied",
+            "STACKS": " of the GPU's memory" if gpu else ", and the stacks of its threads",
             "COMPILER": f"{system}-gcc",
             "INPUT_FILES": " ".join(f"input_{k}.raw" for k in range(len(inputs))),
             "FILES": "\n".join(
