@@ -21,6 +21,8 @@ from tvmconv.autoschedule.space import Candidate
 from tvmconv.autoschedule.tasks import extract
 from tvmconv.autoschedule.tuner import Tools
 from tvmconv.compiler import compile_parts
+from tvmconv.cuda_emulator.build import driver
+from tvmconv.cuda_emulator.emulation import emulated_images, on_this_host
 from tvmconv.device import Runner, RunnerError, wire
 from tvmconv.device.module import RemoteModule
 from tvmconv.errors import EnvironmentError_, InputError
@@ -228,6 +230,36 @@ def test_commands_that_are_none(
 ) -> None:
     result = tvmconv("verify", PROBLEM, "--runner", command)
     assert (result.code, result.out, result.err.count("\n")) == (code, "", 1)
+    assert message in result.err
+
+
+def test_a_model_for_a_gpu_runs_by_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its program loads the driver, here an emulated one, which no static program can."""
+    monkeypatch.setenv("TVMCONV_CUDA_DRIVER", str(driver()))
+    machine = on_this_host(load_target("cuda"))
+    options = {"images": emulated_images, "params": arrays(constants=True)}
+    with RemoteModule.compile(PROBLEM, machine, Runner("env"), **options) as module:
+        x = arrays(constants=False)
+        (y,) = module(x)
+        assert len(module.profile(x)) == len(module.metadata["steps"])
+    expected = tvmconv.Problem.parse(PROBLEM).reference({**x, **arrays(constants=True)})
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tune", "--target", "cuda", "--runner", "env"), "only kernels for CPUs can be tuned"),
+        (("bench", "--target", "cuda", "--static"), "llvm-mca scores kernels for CPUs only"),
+        (("bench", "--static", "--runner", "env"), "--static runs nothing"),
+        (("verify", "--target", "cuda", "--emulate", "--runner", "env"), "not by a runner"),
+    ],
+)
+def test_options_that_exclude_each_other(
+    tvmconv: Callable[..., Any], arguments: tuple[str, ...], message: str
+) -> None:
+    result = tvmconv(*arguments, PROBLEM)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert message in result.err
 
 

@@ -152,6 +152,8 @@ def verify(
     from tvmconv.compiler import compile
 
     machine = load_target(target)
+    if emulate and runner is not None:
+        raise InputError("runner: emulated kernels run on this machine, not by a runner")
     make: Build = compile
     if runner is not None:
         from tvmconv.device.module import RemoteModule

@@ -97,6 +97,8 @@ def tune(
 
     machine = load_target(target)
     _check(trials, time_budget, jobs)
+    if machine.is_gpu:
+        raise InputError(f"{machine.name}: only kernels for CPUs can be tuned")
     if runner is None:
         require_runnable(machine)
         threads = threads or min(machine.cores, usable_cores())

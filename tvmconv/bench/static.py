@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvmconv.errors import InputError
 from tvmconv.target import Target
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def static_report(
     Raises
     ------
     InputError
-        If a model or problem cannot be compiled.
+        If a model or problem cannot be compiled, or the target is a GPU.
     EnvironmentError_
         As :func:`tvmconv.codegen.mca.score`.
     """
@@ -111,6 +112,8 @@ def static_report(
     from tvmconv.autoschedule.tasks import extract
     from tvmconv.compiler import open_logs
 
+    if target.is_gpu:
+        raise InputError(f"{target.name}: llvm-mca scores kernels for CPUs only")
     machine = target.with_threads(threads)
     database = open_logs(log, machine) if tuned else None
     tasks, _ = extract(sources, machine, batch)

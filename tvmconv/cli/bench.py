@@ -96,8 +96,9 @@ def command(
         raise InputError("against: other libraries run on this machine, not by a runner")
     check_files(JSON=json_file, report=page)
     if static:
-        if against or layers or page is not None:
-            raise InputError("--static runs nothing: it goes with no --against, --layers, --report")
+        if against or layers or page is not None or elsewhere is not None:
+            others = "--against, --layers, --report, --runner"
+            raise InputError(f"--static runs nothing: it goes with no {others}")
         from tvmconv.bench.static import COLUMNS, static_report
 
         scored = static_report(

@@ -115,16 +115,18 @@ class RemoteModule:
     ) -> RemoteModule:
         """Compile a model to a program that needs nothing of its device, not even a C library.
 
+        For a GPU it needs the C library and the driver, which a static program cannot load.
+
         Takes what :func:`tvmconv.compiler.compile_parts` takes.
         """
         from tvmconv.compiler import compile_parts
 
         machine = load_target(target)
-        triple = static_triple(machine.zig.triple)
+        triple = "" if machine.is_gpu else static_triple(machine.zig.triple)
         parts = compile_parts(model, target=machine, threads=threads, **options)
         with tempfile.TemporaryDirectory(prefix="tvmconv-") as folder:
-            path = Path(folder) / "model.a"
-            parts.write(path, "static", triple=triple)
+            path = Path(folder) / ("model.a" if triple else "model.so")
+            parts.write(path, "static" if triple else "shared", triple=triple)
             return cls(path, runner, threads)
 
     def _link(self, artifact: Path) -> list[Path]:

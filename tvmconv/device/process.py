@@ -53,7 +53,8 @@ class Finished:
 def python(module: str) -> list[str]:
     """A command that runs a module of this package.
 
-    It finds modules where this process does. ``python -m`` would look into the current folder first.
+    It finds modules where this process does; ``python -m`` would look into the current folder
+    first.
     """
     run = f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; import runpy; {run}"]
