@@ -221,13 +221,43 @@ def test_a_large_matrix_is_not_printed() -> None:
 
 
 def test_cost_is_the_problems() -> None:
-    for text in ("conv2d:1x64x28x28:64x3x3:padding=1", "max_pool2d:1x8x9x9:3x3", "dense:2x8:4"):
+    for text in (
+        "conv2d:1x64x28x28:64x3x3:padding=1",
+        "max_pool2d:1x8x9x9:3x3",
+        "dense:2x8:4",
+        "qconv2d:1x8x9x9:8x3x3",
+    ):
         found, problem = explained(text), Problem.parse(text)
         data = found.to_json()
         assert (found.macs, found.flops) == (problem.macs, problem.flops)
         assert found.intensity == problem.intensity
         assert data["bytes_read"] + data["bytes_written"] == problem.bytes_moved
         assert json.loads(json.dumps(data)) == data
+
+
+def test_bytes_of_a_quantised_problem() -> None:
+    sums = explained("qconv2d:1x2x3x3:5x1x1")
+    rescaled = explained("qconv2d:1x2x3x3:5x1x1:bias=true:scale=0.1")
+    words = [" ".join(str(found).split()) for found in (sums, rescaled)]
+    assert "bytes read 28 1 × (x 18 + weight 10) bytes written 180 4 × 45" in words[0]
+    assert "bytes read 48 1 × (x 18 + weight 10) + 4 × (bias 5) bytes written 45" in words[1]
+    assert rescaled.to_json()["bytes_read"] == 48
+
+
+def test_what_is_read_beyond_an_edge() -> None:
+    for mode, rows, columns in (("reflect", 1, [0, 1, 3]), ("wrap", 2, [0, 5, 3])):
+        problem = f"conv2d:1x1x3x6:1x3x3:padding=1:padding_mode={mode}"
+        reads = explained(problem, at=(0, 0)).to_json()["reads"]
+        assert (reads["H"], reads["W"]) == ([0, rows, 3], columns)
+    sphere = str(explained("conv2d:1x1x3x6:1x3x3:padding=1:padding_mode=sphere", at=(0, 0)))
+    assert "beyond a pole the columns are those half a turn away" in sphere
+
+
+def test_a_gated_convolution_is_compared_with_one_without_the_gate() -> None:
+    found = explained("gated_conv1d:1x4x9:4x2")
+    plain = alternatives(found.problem, found.axes)[0]
+    assert (plain.name, plain.how) == ("without the gate", "conv1d:1x4x9:4x2")
+    assert (2 * plain.parameters, 2 * plain.macs) == (found.problem.parameters, found.macs)
 
 
 def test_what_the_padding_takes() -> None:

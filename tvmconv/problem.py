@@ -305,10 +305,22 @@ class Problem:
         return FLOP_PER_MAC * self.macs or prod(self.output_shape) * self.taps
 
     @property
+    def bytes_read(self) -> int:
+        """Bytes of the inputs, each element once."""
+        return sum(self._bytes(name, shape) for name, shape in self.inputs.items())
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of the output."""
+        return self._bytes("output", self.output_shape)
+
+    @property
     def bytes_moved(self) -> int:
         """Compulsory traffic in bytes: each input and output element once."""
-        shapes, dtypes = {**self.inputs, "output": self.output_shape}, self.dtypes
-        return sum(prod(shape) * DTYPES[dtypes[name]].itemsize for name, shape in shapes.items())
+        return self.bytes_read + self.bytes_written
+
+    def _bytes(self, name: str, shape: Shape) -> int:
+        return prod(shape) * DTYPES[self.dtypes[name]].itemsize
 
     @property
     def intensity(self) -> float:

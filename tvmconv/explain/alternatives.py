@@ -60,6 +60,8 @@ def _of_convolution(problem: Problem) -> Iterator[Alternative]:
     plain = plain.replace(bias=problem.bias)
     if problem.family.unshared:
         yield _chain("the same weights everywhere", plain)
+    if problem.family.gated:
+        yield _chain("without the gate", plain)
     if problem.groups > 1 or problem.parts:
         yield _chain("all channels with all", plain)
     groups = gcd(channels, problem.co, _GROUPS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
 from typing import Any
 
 from tvmconv import ops
@@ -134,8 +133,8 @@ class ProblemExplanation:
             "macs": self.macs,
             "flops": self.flops,
             "useful_flops": self.useful_flops,
-            "bytes_read": _elements(problem) * problem.element.itemsize,
-            "bytes_written": prod(problem.output_shape) * problem.element.itemsize,
+            "bytes_read": problem.bytes_read,
+            "bytes_written": problem.bytes_written,
             "intensity": self.intensity,
             "bound_us": self.bound.seconds * 1e6,
             "bound_by": self.bound.limit,
@@ -153,20 +152,16 @@ class ProblemExplanation:
         return found
 
 
-def _elements(problem: Problem) -> int:
-    return sum(prod(shape) for shape in problem.inputs.values())
-
-
 def _reads(problem: Problem, axes: tuple[Axis, ...], at: tuple[int, ...]) -> dict[str, Any]:
     """What an output reads along each axis: first and last input, or null, and how many."""
     channels = input_channels(problem, at[1])
     found: dict[str, Any] = {"C": [channels[0], channels[-1], len(channels)]}
     for axis, name, output in zip(axes, NAMES[problem.rank], at[2:], strict=True):
         inside = axis.taps_inside(output)
-        taps = (inside[0], inside[-1]) if inside else ()
-        ends = [axis.index(axis.position(output, tap)) for tap in taps]
-        first, last = sorted(end for end in ends if end is not None) or (None, None)
-        found[name] = [first, last, len(inside)]
+        taps = inside if axis.mode else (*inside[:1], *inside[-1:])
+        places = [axis.index(axis.position(output, tap)) for tap in taps]
+        read = [place for place in places if place is not None]
+        found[name] = [min(read, default=None), max(read, default=None), len(inside)]
     return found
 
 

@@ -15,6 +15,7 @@ from tvmconv.explain.axes import (
     is_transposed,
 )
 from tvmconv.explain.text import Section, count, digits, listed, shortened, sizes
+from tvmconv.ops.options import DTYPES
 from tvmconv.problem import Problem
 
 #: Places that are listed; of more, these and the last.
@@ -87,7 +88,7 @@ def _over_channels(problem: Problem) -> int:
 
 def cost_section(problem: Problem, axes: tuple[Axis, ...] | None) -> Section:
     """Parameters, multiply-adds, bytes and their ratio."""
-    inputs, itemsize = problem.inputs, problem.element.itemsize
+    inputs = problem.inputs
     rows: list[tuple[object, ...]] = []
     for name, shape in inputs.items():
         if name != "x":
@@ -102,17 +103,27 @@ def cost_section(problem: Problem, axes: tuple[Axis, ...] | None) -> Section:
     if lost:
         where = "beyond the output" if axes and is_transposed(axes) else "with padding"
         rows.append((f"  {where}", lost, f"{digits(100 * lost / flops)} %: a kernel may skip them"))
-    read = sum(prod(shape) for shape in inputs.values())
-    written = prod(problem.output_shape)
-    each = " + ".join(f"{name} {count(prod(shape))}" for name, shape in inputs.items())
-    rows.append(("bytes read", read * itemsize, f"{itemsize} × ({each})"))
-    rows.append(("bytes written", written * itemsize, f"{itemsize} × {count(written)}"))
+    rows.append(("bytes read", problem.bytes_read, _bytes_read(problem)))
+    written = f"{_itemsize(problem, 'output')} × {count(prod(problem.output_shape))}"
+    rows.append(("bytes written", problem.bytes_written, written))
     rows.append(("FLOP a byte", flops / problem.bytes_moved, "arithmetic intensity"))
     if axes:
         extents = sizes(axis.extent for axis in axes)
         rows.append(("receptive field", _field(axes), _field_note(axes, extents)))
     columns = ("what", "number", "how")
     return Section("cost", (), columns, tuple(rows))
+
+
+def _itemsize(problem: Problem, name: str) -> int:
+    return DTYPES[problem.dtypes[name]].itemsize
+
+
+def _bytes_read(problem: Problem) -> str:
+    """The elements of each input, those of the same size together."""
+    groups: dict[int, list[str]] = {}
+    for name, shape in problem.inputs.items():
+        groups.setdefault(_itemsize(problem, name), []).append(f"{name} {count(prod(shape))}")
+    return " + ".join(f"{size} × ({' + '.join(each)})" for size, each in groups.items())
 
 
 def _counted(problem: Problem, axes: tuple[Axis, ...] | None) -> str:
@@ -187,6 +198,8 @@ def _rule(problem: Problem, axes: tuple[Axis, ...]) -> tuple[str, ...]:
     mode = problem.option("padding_mode")
     if mode not in (None, "zeros"):
         lines.append(f"the padding is filled by the mode {mode}")
+    if mode == "sphere":
+        lines.append("beyond a pole the columns are those half a turn away")
     return tuple(lines)
 
 
