@@ -168,6 +168,8 @@ class Grouping:
     by_rows : bool, optional
         Transform the weights of one row of elements at a time, which take less space, but are read
         once a row; None if the kernel does not transform them.
+    steps : int, optional
+        Steps of the innermost sum that are unrolled; None is none.
     """
 
     group: int
@@ -176,6 +178,7 @@ class Grouping:
     register_slots: int
     shared_data: bool
     by_rows: bool | None = None
+    steps: int | None = None
 
     def knobs(self) -> tuple[tuple[str, int], ...]:
         """The schedule as a point of a design space; :meth:`of` makes it again."""
@@ -225,7 +228,7 @@ def _products(
     tile_tiles, tiles = sch.split(tile, [None, grouping.pixels])
     sch.reorder(*elements, slot_tiles, tile_tiles, tiles, slots, lane)
     order = [*range(rank), rank + 1, rank, rank + 2]
-    sum_at(sch, stages.product, stages.total, tile_tiles, order)
+    sum_at(sch, stages.product, stages.total, tile_tiles, order, steps=grouping.steps or 1)
     unroll_tile(sch, sch.get_loops(stages.sums)[-3:])
 
 
@@ -248,7 +251,7 @@ def _products_by_parts(
         init = sch.decompose_reduction(stages.sums, part)
         sch.vectorize(sch.get_loops(init)[-1])
     order = [*range(rank), rank + 1, rank, rank + 2]
-    sum_at(sch, stages.product, None, tile_tiles, order)
+    sum_at(sch, stages.product, None, tile_tiles, order, steps=grouping.steps or 1)
     _weight_transforms(sch, stages, elements[0] if grouping.by_rows else slot_tiles, rank)
     if grouping.by_rows:
         sch.unroll(elements[0])

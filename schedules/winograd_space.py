@@ -24,9 +24,19 @@ _WEIGHT_TRANSFORM_CYCLES = 2.0
 def candidates(size: Sizes, target: Target) -> list[Candidate]:
     """Every schedule of the space."""
     return [
-        Candidate(grouping.knobs(), cycles(size, grouping, target))
+        Candidate(choice.knobs(), cycles(size, choice, target))
         for grouping in dict.fromkeys(_groupings(size, target))
+        for choice in _with_steps(size, grouping, target)
     ]
+
+
+def _with_steps(size: Sizes, grouping: Grouping, target: Target) -> Iterator[Grouping]:
+    """A schedule, and the same with several steps of the sum unrolled, if that fits."""
+    yield grouping
+    steps = costs.lane_steps(size.inner, target)
+    weights = grouping.register_slots * costs.vectors(size.lanes, target)
+    if costs.fits(grouping.pixels, weights, steps, target):
+        yield replace(grouping, steps=steps)
 
 
 def _groupings(size: Sizes, target: Target) -> Iterator[Grouping]:
@@ -116,7 +126,8 @@ def _product_cycles(
     """Cycles of all products of one group of tiles and one band of slots."""
     vectors = costs.vectors(size.lanes, target)
     sums = grouping.pixels * grouping.register_slots * vectors
-    loads = grouping.pixels + grouping.register_slots * vectors
+    loads = grouping.pixels / costs.elements_a_load(grouping.steps or 1, target)
+    loads += grouping.register_slots * vectors
     step = costs.step_cycles(sums, loads, target)
     trips = size.channels / size.inner
     compute = size.channels * step + trips * costs.TRIP_CYCLES

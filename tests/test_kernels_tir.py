@@ -118,6 +118,36 @@ def test_a_stage_at_the_tile(size: int) -> None:
     np.testing.assert_array_equal(call(overlapped, ramp(11, 8)), 2 * ramp(11, 8).sum(axis=1))
 
 
+@pytest.mark.parametrize("sizes", [(8, 3), (2, 4), (5, 2), (12, 1), (20, 2)])
+def test_tiles_within_tiles(sizes: tuple[int, int]) -> None:
+    """A stage whose place is written as a multiple of a sum overlaps as its readers do."""
+    x = te.placeholder((36, 8), name="x")
+    k = te.reduce_axis((0, 8), "k")
+    total = te.compute((36,), lambda i: te.sum(x[i, k], axis=k), name="total")
+    y = te.compute((36,), lambda i: total[i] * 2.0, name="y")
+    sch = s_tir.Schedule(te.create_prim_func([x, y]))
+    block = sch.get_sblock("total")
+    _, place, _ = sch.split(sch.get_loops(sch.get_sblock("y"))[0], [None, *sizes])
+    sch.compute_at(block, place, preserve_unit_loops=True)
+    sch.set_scope(block, 0, "local")
+    sch.split(sch.get_loops(block)[-1], [None, 4])  # writes (q*8 + k)*3 + r for q*24 + k*3 + r
+    sch.decompose_reduction(block, sch.get_loops(block)[2])
+    got = call(overlap_tails(sch.mod["main"]), ramp(36, 8))
+    np.testing.assert_array_equal(got, 2 * ramp(36, 8).sum(axis=1))
+
+
+def test_a_stage_that_stays_where_its_reader_moves_is_refused() -> None:
+    """The stage has 12 elements, its reader 11: the reader's last tile of 4 begins at 7."""
+    x = te.placeholder((12,), name="x")
+    more = te.compute((12,), lambda i: x[i] + 1.0, name="more")
+    y = te.compute((11,), lambda i: more[i] * 2.0, name="y")
+    sch = tiled(te.create_prim_func([x, y]), 4)
+    block = sch.get_sblock("more")
+    sch.compute_at(block, sch.get_loops(sch.get_sblock("y"))[0], preserve_unit_loops=True)
+    with pytest.raises(ValueError, match="which its tile has not"):
+        overlap_tails(sch.mod["main"])
+
+
 def test_a_guard_on_a_reduction_is_refused() -> None:
     """To sum a term twice would be wrong."""
     x = te.placeholder((4, 10), name="x")

@@ -17,7 +17,7 @@ from tvmconv.kernel import KIND
 
 _REDUCE = 2
 #: Kinds of sums whose terms are an element times a vector.
-_KINDS = ("contraction",)
+_KINDS = ("contraction", "product")
 
 
 @dataclass(frozen=True)

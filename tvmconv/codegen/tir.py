@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm, tvm_ffi
 from tvmconv.kernel import INTERLEAVED, KIND, PHASES, TILES, WINDOW
@@ -202,11 +203,12 @@ def overlap_tails(func: TVMObject) -> TVMObject:
     Raises
     ------
     ValueError
-        If a guard is not of this form, or a sum would count terms twice; such a schedule must not
-        be used.
+        If a guard is not of this form, a sum would count terms twice, or a block would read other
+        elements of a tile than another one makes there; such a schedule must not be used.
     """
     loops: list[TVMObject] = []
     started: dict[TVMObject, list[TVMObject]] = {}
+    made: dict[TVMObject, list[_Made]] = {}
 
     def visit(stmt: TVMObject) -> TVMObject | None:
         if isinstance(stmt, tirx.For):
@@ -216,9 +218,10 @@ def overlap_tails(func: TVMObject) -> TVMObject:
             return loop_with(stmt, body)
         if isinstance(stmt, s_tir_stmt.SBlockRealize) and len(stmt.iter_values):
             guards = _conjuncts(stmt.predicate)
-            values, moved, tiles = _overlapped(stmt, loops)
+            values, firsts, tiles = _overlapped(stmt, loops)
             _check_sums(stmt, tiles, loops, started)
-            if moved != len(guards):
+            _check_tiles(stmt, firsts, loops, made)
+            if len(firsts) != len(guards):
                 raise ValueError(f"cannot remove the guard {stmt.predicate} of {stmt.block}")
             return s_tir_stmt.SBlockRealize(values, True, rebuild(stmt.block, visit))
         return None
@@ -271,6 +274,69 @@ def _check_sums(
         raise ValueError(f"cannot overlap the tails of the sum {block.name_hint}")
 
 
+#: By axis of a buffer: what a block's iterator there is bound to, and the tile's start if a tail
+#: has moved it; None where the place is no iterator.
+_Places: TypeAlias = list[tuple[TVMObject, TVMObject | None] | None]
+#: The loops around a block, and where it writes.
+_Made: TypeAlias = tuple[list[TVMObject], _Places]
+
+
+def _check_tiles(
+    realize: TVMObject,
+    firsts: dict[TVMObject, TVMObject],
+    loops: Sequence[TVMObject],
+    made: dict[TVMObject, list[_Made]],
+) -> None:
+    """Refuse a block that reads other elements than are made in the same steps of the loops.
+
+    What a block makes at a loop is there for the blocks in that loop: their tiles, moved or not,
+    begin where its tile does.
+
+    Parameters
+    ----------
+    realize : SBlockRealize
+    firsts : dict
+        By iterator, the start of its tile, of those whose tail has moved.
+    loops : sequence of For
+        All loops around the block.
+    made : dict
+        By buffer, where the blocks before write it; this block's writes are added.
+    """
+    block = realize.block
+    bound = dict(zip((v.var for v in block.iter_vars), realize.iter_values, strict=True))
+
+    def places(region: TVMObject) -> _Places:
+        return [
+            (bound[r.min], firsts.get(r.min)) if r.min in bound else None for r in region.region
+        ]
+
+    for region in block.reads:
+        for around, written in made.get(region.source, []):
+            analyzer = _analyzer([*loops, *(one for one in around if one not in loops)])
+            for mine, theirs in zip(places(region), written, strict=True):
+                if mine and theirs and not _begin_together(mine, theirs, loops, analyzer):
+                    raise ValueError(f"{block.name_hint} reads {region}, which its tile has not")
+    for region in block.writes:
+        made.setdefault(region.source, []).append((list(loops), places(region)))
+
+
+def _begin_together(
+    mine: tuple[TVMObject, TVMObject | None],
+    theirs: tuple[TVMObject, TVMObject | None],
+    loops: Sequence[TVMObject],
+    analyzer: TVMObject,
+) -> bool:
+    """Whether a tile that is read begins where one does that was made, if loops contain both."""
+    around = [loop.loop_var for loop in loops]
+    (_, first), (there, start) = mine, theirs
+    if first is None and start is None:
+        return True
+    tile = there if start is None else start
+    if not any(uses(tile, variable) for variable in around):
+        return True  # all of the axis is made before
+    return first is not None and start is not None and bool(analyzer.can_prove_equal(first, start))
+
+
 def _places(variables: Sequence[TVMObject], among: Sequence[TVMObject]) -> list[int]:
     """Positions of variables in a sequence."""
     return [k for k, other in enumerate(among) if any(v.same_as(other) for v in variables)]
@@ -283,21 +349,24 @@ def uses(value: TVMObject, variable: TVMObject) -> bool:
 
 def _overlapped(
     realize: TVMObject, loops: Sequence[TVMObject]
-) -> tuple[list[TVMObject], int, list[TVMObject]]:
-    """Bindings of a block with their tails overlapped, how many changed, the loops over tiles."""
+) -> tuple[list[TVMObject], dict[TVMObject, TVMObject], list[TVMObject]]:
+    """Bindings of a block with their tails overlapped, starts of tiles, the loops over tiles.
+
+    The starts are those of the iterators whose bindings changed.
+    """
     analyzer = _analyzer(loops)
     values: list[TVMObject] = []
     tiles: list[TVMObject] = []
-    moved = 0
+    firsts: dict[TVMObject, TVMObject] = {}
     for iter_var, value in zip(realize.block.iter_vars, realize.iter_values, strict=True):
         extent = int(iter_var.dom.extent)
         if iter_var.iter_type == _SPATIAL and _max_value(analyzer, value) >= extent:
-            outer, rest = _tile(analyzer, value, extent)
-            value = tirx.min(outer, extent - int(outer.b)) + rest
+            outer, rest, tile = _tile(analyzer, value, extent)
+            firsts[iter_var.var] = tirx.min(outer, extent - tile)
+            value = firsts[iter_var.var] + rest
             tiles += [loop.loop_var for loop in loops if uses(outer, loop.loop_var)]
-            moved += 1
         values.append(value)
-    return values, moved, tiles
+    return values, firsts, tiles
 
 
 def _analyzer(loops: Sequence[TVMObject]) -> TVMObject:
@@ -308,25 +377,52 @@ def _analyzer(loops: Sequence[TVMObject]) -> TVMObject:
     return analyzer
 
 
-def _tile(analyzer: TVMObject, value: TVMObject, extent: int) -> tuple[TVMObject, TVMObject]:
-    """``q*T`` and ``r`` of their sum; ``r`` may be a sum itself."""
-    terms = _terms(value)
-    scaled = [t for t in terms if isinstance(t, tirx.Mul)]
-    if not scaled or len(terms) < 2:
+def _tile(analyzer: TVMObject, value: TVMObject, extent: int) -> tuple[TVMObject, TVMObject, int]:
+    """``q*T`` and ``r`` of their sum, and T; either may be a sum itself.
+
+    Of tiles within tiles, T is the outermost that the axis can hold. That must not depend on how
+    the value is written, because what one block makes in a tile another one reads: primitives
+    write ``q*24 + k*3 + r`` as ``(q*8 + k)*3 + r`` too.
+    """
+    # Loops of one step, which are 0, are no tiles.
+    terms = [
+        term for term in _terms(value)
+        if _min_value(analyzer, term) != 0 or _max_value(analyzer, term) != 0
+    ]  # fmt: skip
+    factors = [_factor(term) for term in terms]
+    fitting = [factor for factor in factors if 1 < factor <= extent]
+    tile = max(fitting or factors, default=1)
+    outer = [term for term, factor in zip(terms, factors, strict=True) if factor >= tile]
+    inner = [term for term, factor in zip(terms, factors, strict=True) if factor < tile]
+    if not inner:
         raise ValueError(f"cannot overlap the tail of {value}")
-    outer = max(scaled, key=lambda term: int(term.b))
-    tile = int(outer.b)
-    rest = functools.reduce(operator.add, [t for t in terms if not t.same_as(outer)])
+    rest = functools.reduce(operator.add, inner)
     if tile > extent or _max_value(analyzer, rest) >= tile:
         raise ValueError(f"{value} is no tile of {tile} of an axis of {extent}")
-    return outer, rest
+    return functools.reduce(operator.add, outer), rest, tile
 
 
 def _terms(value: TVMObject) -> list[TVMObject]:
-    """Split a sum into its terms."""
+    """Split a sum into its terms, and a multiple of a sum into multiples of its terms."""
     if isinstance(value, tirx.Add):
         return _terms(value.a) + _terms(value.b)
+    if isinstance(value, tirx.Mul) and isinstance(value.b, tirx.IntImm):
+        times = int(value.b)
+        return [_multiple(term, times) for term in _terms(value.a)]
     return [value]
+
+
+def _multiple(term: TVMObject, times: int) -> TVMObject:
+    """A term of :func:`_terms` so many times."""
+    if isinstance(term, tirx.Mul) and isinstance(term.b, tirx.IntImm):
+        return term.a * (int(term.b) * times)
+    return term * times
+
+
+def _factor(term: TVMObject) -> int:
+    """By what a term is multiplied."""
+    constant = isinstance(term, tirx.Mul) and isinstance(term.b, tirx.IntImm)
+    return int(term.b) if constant else 1
 
 
 def _max_value(analyzer: TVMObject, value: TVMObject) -> int:
