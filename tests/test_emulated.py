@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.emulated import EmulatedKernels, emulator, run_model
 from tests.kernels import problem_kernel, problem_spec, trials
-from tvmconv.accuracy import trial
+from tvmconv.accuracy import is_exact, trial
 from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.kernels import build, prim_func, scheduled
 from tvmconv.codegen.loops import Loop, hot_loop
@@ -66,26 +68,59 @@ def test_kernels_are_right(name: str, tmp_path: Path) -> None:
             assert report.passed, f"{text}: {report.message}"
 
 
-@pytest.mark.parametrize("name", ["neoverse-n1", "cortex-a53", "cortex-a7"])
-def test_every_form_of_a_space_is_right(name: str, tmp_path: Path) -> None:
-    """Of each kernel the first candidates, and the first that unroll steps of the sum."""
-    target = target_of(name)
-    texts = [PROBLEMS[k] for k in (0, 1, 3, 5, 8)]
-    pairs: list[tuple[str, KernelSpec, Candidate]] = []
-    for text in texts:
-        spec = problem_spec(Problem.parse(text), target.layout.channel_block)
-        found = space_for(target).candidates(prim_func(spec, "k"), target)
-        stepped = [c for c in found if "steps" in dict(c.knobs)]
-        for choice in (*found[:2], *stepped[:: max(1, len(stepped) // 3)][:3], found[-1]):
-            pairs.append((text, spec, choice))
-    choices = [choice for *_, choice in pairs]
-    unrolled = sum("steps" in dict(choice.knobs) for choice in choices)
-    assert unrolled >= 6 if target.vector.lane_operand else unrolled == 0
-    compiled = EmulatedKernels([spec for _, spec, _ in pairs], target, tmp_path, choices)
+def check_candidates(
+    pairs: Sequence[tuple[str, KernelSpec, Candidate]], target: Target, folder: Path
+) -> None:
+    """Run schedules of problems, all in one program, against the reference."""
+    specs, choices = [spec for _, spec, _ in pairs], [choice for *_, choice in pairs]
+    compiled = EmulatedKernels(specs, target, folder, choices)
     for number, (text, spec, choice) in enumerate(pairs):
-        case = trial(Problem.parse(text), number)
+        problem = Problem.parse(text)
+        case = trial(problem, number, exact=is_exact(problem))
         report = case.check(compiled.run(number, problem_kernel(case, spec)))
         assert report.passed, f"{text} as {choice}: {report.message}"
+
+
+@BY_NAME
+def test_a_sample_of_every_space_is_right(name: str, tmp_path: Path) -> None:
+    """Of each problem the last candidate and one in between, another for each target."""
+    target = target_of(name)
+    pairs: list[tuple[str, KernelSpec, Candidate]] = []
+    plain = [(text, 1) for text in PLANES]
+    for text, block in [*((text, target.layout.channel_block) for text in PROBLEMS), *plain]:
+        spec = problem_spec(Problem.parse(text), block)
+        found = space_for(target).candidates(prim_func(spec, "k"), target)
+        between = random.Random(f"{name} {text}").choice(found)
+        pairs += [(text, spec, choice) for choice in dict.fromkeys((between, found[-1]))]
+    check_candidates(pairs, target, tmp_path)
+
+
+#: Tiles, and tiles within tiles, that divide their axes and that do not.
+STEPPED = (
+    "conv2d:1x8x5x7:16x3x3:padding=1",
+    "conv2d:2x16x3x5:8x1x1",
+    "conv1d:1x8x11:16x3:padding=1",
+    "conv2d_transpose:1x8x3x5:8x4x4:stride=2:padding=1",
+    "conv2d:1x16x12x12:16x3x3:padding=1:algorithm=winograd2",
+    "conv2d:1x16x10x10:16x3x3:padding=1:algorithm=winograd4",
+)
+
+
+@pytest.mark.parametrize("text", STEPPED)
+def test_every_schedule_with_unrolled_steps_is_right(text: str, tmp_path: Path) -> None:
+    target = target_of("neoverse-n1")
+    spec = problem_spec(Problem.parse(text), target.layout.channel_block)
+    found = space_for(target).candidates(prim_func(spec, "k"), target)
+    stepped = [choice for choice in found if "steps" in dict(choice.knobs)]
+    assert len(stepped) > 20
+    check_candidates([(text, spec, choice) for choice in stepped], target, tmp_path)
+
+
+def test_a_cpu_without_lanes_of_registers_unrolls_no_steps() -> None:
+    target = target_of("riscv64-v")
+    spec = problem_spec(Problem.parse(STEPPED[0]), target.layout.channel_block)
+    found = space_for(target).candidates(prim_func(spec, "k"), target)
+    assert not any("steps" in dict(choice.knobs) for choice in found)
 
 
 @pytest.mark.parametrize("name", ["aarch64", "cortex-a7", "riscv64"])
