@@ -107,7 +107,7 @@ def _product(
         terms,
         trips=axes.extents[axes.sums[0]],
         side_by_side=cuda_product.side_by_side(sch, work),
-        partial=len(blocks) > 2,
+        partial=not cuda_product.finished_in_place(sch, blocks, work),
         data_bytes=_data_bytes(func),
         lanes=axes.extents[axes.columns[-1]],
     )

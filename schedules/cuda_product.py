@@ -131,7 +131,7 @@ class Prepared:
     output : SBlockRV or None
         The output stage over the same rows and columns, if nothing else follows the product.
     others : tuple of SBlockRV
-        Otherwise all blocks that follow.
+        Otherwise all blocks before and behind it.
     """
 
     work: TVMObject
@@ -161,6 +161,7 @@ def prepare(
     splits : int
         Parts into which the sum is cut.
     """
+    alone = splits == 1 and finished_in_place(sch, blocks, work)
     place = _position(sch, blocks, work)
     others = [*blocks[:place], *blocks[place + 1 :]]
     if splits > 1:
@@ -170,11 +171,19 @@ def prepare(
     _as_product(sch, work, axes)
     *matrix, _, _, _ = sch.get_loops(work)
     sch.pad_einsum(work, [*(1 for _ in matrix), *tile])
-    _inline_copies(sch, work)
-    if len(others) > 1:
+    _inline_copies(sch, work, others)
+    if not alone:
         return Prepared(work, axes, None, tuple(others))
     _flatten(sch, others[0], axes)
     return Prepared(work, axes, others[0], ())
+
+
+def finished_in_place(sch: TVMObject, blocks: Sequence[TVMObject], work: TVMObject) -> bool:
+    """Whether a kernel is a contraction and a map of each of its sums, nothing else."""
+    if len(blocks) != 2:
+        return False
+    sums, results = (cuda_threads.elements(sch, block) for block in (work, blocks[-1]))
+    return sums == results
 
 
 def _position(sch: TVMObject, blocks: Sequence[TVMObject], block: TVMObject) -> int:
@@ -194,11 +203,15 @@ def _split_sum(sch: TVMObject, work: TVMObject, splits: int) -> TVMObject:
     return part
 
 
-def _inline_copies(sch: TVMObject, work: TVMObject) -> None:
-    """Inline the copies by which TVM brings matrices into their form, but the last before use."""
+def _inline_copies(sch: TVMObject, work: TVMObject, others: Sequence[TVMObject]) -> None:
+    """Inline the copies by which TVM brings matrices into their form, but the last before use.
+
+    The kernel's other blocks, of which one may be what the contraction reads, are none.
+    """
     for block in sch.get_producers(work):
         for before in sch.get_producers(block):
-            sch.compute_inline(before)
+            if not cuda_threads.is_among(sch, before, others):
+                sch.compute_inline(before)
     (copy,) = sch.get_consumers(work)
     while _is_copy(sch, copy) and (readers := sch.get_consumers(copy)):
         sch.compute_inline(copy)

@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from tvmconv._tvm import TVMObject, tirx
-from tvmconv.kernel import KIND
+from tvmconv._tvm import TVMObject, tirx, tvm_ffi
+from tvmconv.kernel import DOTS, KIND
 from tvmconv.target import Target
 
 from . import cuda_costs as costs
@@ -29,6 +29,7 @@ _OWN_ELEMENTS = 16
 _BUSY_THREADS = 256
 #: Terms that a thread adds up by itself, at least, and threads that add up one sum, at most.
 _OWN_TERMS, _MOST_THREADS_OF_SUM = 4, 256
+_COMPARISONS = (tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE)
 #: Loops of the grid and of the threads.
 _BOUND_LOOPS = 2
 #: Kinds of stages without a reduction that are as cheap to compute twice as to store.
@@ -63,14 +64,29 @@ def kind(sch: TVMObject, block: TVMObject) -> str:
 def vector_lanes(sch: TVMObject, block: TVMObject, target: Target) -> int:
     """Neighbouring elements that one thread loads and stores at once: 1 if not on blocks.
 
-    Only what is float32 as a whole is vectorised: TVM has no vectors of booleans on a device.
+    Only what is float32 as a whole is vectorised: TVM has no vectors of booleans on a device, but
+    for those that compare vectors.
     """
     found = sch.get(block)
     dtypes = {str(region.source.ty.dtype) for region in (*found.reads, *found.writes)}
     loops = spatial_loops(sch, block)
-    guarded = isinstance(found.body, tirx.IfThenElse)
+    guarded = isinstance(found.body, tirx.IfThenElse) or _selects_by_place(found.body)
     wide = len(loops) > 2 and extent(sch, loops[-1]) == target.layout.channel_block
     return LOAD_LANES if wide and dtypes == {"float32"} and not guarded else 1
+
+
+def _selects_by_place(body: TVMObject) -> bool:
+    """Whether a float is chosen by something else than the comparison of two floats."""
+    selects: list[TVMObject] = []
+    tvm_ffi.structural_walk(body, (tirx.Select, selects.append))
+    return any(
+        str(select.ty.dtype) == "float32"
+        and not (
+            isinstance(select.condition, _COMPARISONS)
+            and str(select.condition.a.ty.dtype) == "float32"
+        )
+        for select in selects
+    )
 
 
 def bind(sch: TVMObject, loop: TVMObject, target: Target) -> None:
@@ -134,7 +150,7 @@ def compute_stages(sch: TVMObject, blocks: Sequence[TVMObject], target: Target) 
         start_sums(sch, placed)
 
 
-def _elements(sch: TVMObject, block: TVMObject) -> int:
+def elements(sch: TVMObject, block: TVMObject) -> int:
     """Elements that a block writes."""
     return math.prod(int(v.dom.extent) for v in sch.get(block).iter_vars if v.iter_type != _REDUCE)
 
@@ -151,12 +167,12 @@ def threads_of_sum(
     device = target.gpu
     terms = _terms(sch, block)
     nested = any(
-        _is_among(sch, other, pending) and _elements(sch, other) > _elements(sch, block)
+        is_among(sch, other, pending) and elements(sch, other) > elements(sch, block)
         for other in sch.get_producers(block)
     )
     if nested or terms < device.warp_threads or not _is_simple(sch, block):
         return 1
-    idle = _BUSY_THREADS * device.multiprocessors // _elements(sch, block)
+    idle = _BUSY_THREADS * device.multiprocessors // elements(sch, block)
     most = min(idle, terms // _OWN_TERMS, _MOST_THREADS_OF_SUM)
     return 1 << (most.bit_length() - 1) if most > 1 else 1
 
@@ -164,7 +180,8 @@ def threads_of_sum(
 def _is_simple(sch: TVMObject, block: TVMObject) -> bool:
     """Whether TVM knows how to combine the results of several threads."""
     found = sch.get(block)
-    if not isinstance(found.body, tirx.BufferStore):
+    # Sums of products of bytes become one operation, of which TVM knows nothing.
+    if not isinstance(found.body, tirx.BufferStore) or DOTS in found.annotations:
         return False
     if isinstance(found.body.value, (tirx.Add, tirx.Mul)):
         return True
@@ -174,7 +191,8 @@ def _is_simple(sch: TVMObject, block: TVMObject) -> bool:
     return finite and isinstance(found.body.value, (tirx.Max, tirx.Min))
 
 
-def _is_among(sch: TVMObject, block: TVMObject, others: Sequence[TVMObject]) -> bool:
+def is_among(sch: TVMObject, block: TVMObject, others: Sequence[TVMObject]) -> bool:
+    """Whether a block is one of some others."""
     return any(sch.get(other).same_as(sch.get(block)) for other in others)
 
 
@@ -187,7 +205,7 @@ def _joined_sum(
     for other in pending:
         if (
             _only_reader(sch, other, block)
-            and _elements(sch, other) == _elements(sch, block)
+            and elements(sch, other) == elements(sch, block)
             and threads_of_sum(sch, other, pending, target) > 1
         ):
             return other
@@ -205,6 +223,7 @@ def _reduce_together(
     loops = spatial_loops(sch, place) or [sch.add_unit_loop(place)]
     lanes = extent(sch, loops[-1]) if len(loops) > 2 else 1
     lanes = lanes if lanes == target.layout.channel_block else 1
+    threads = min(threads, target.gpu.threads_per_block // lanes)
     # Not fused yet: TVM would not recognise the indices of what is computed there.
     last, lane = sch.split(loops[-1], [None, lanes])
     loops = [*loops[:-1], last]
@@ -244,7 +263,7 @@ def place_readers(
         if (
             is_sum(sch, block)
             and _only_reader(sch, block, reader)
-            and _elements(sch, block) >= _elements(sch, reader)
+            and elements(sch, block) >= elements(sch, reader)
             and threads_of_sum(sch, block, pending, target) == 1
             and _own_elements(sch, block, loop) <= _OWN_ELEMENTS
         ):
