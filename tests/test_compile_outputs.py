@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,24 @@ def test_everything_can_be_dumped(model: onnx.ModelProto, tmp_path: Path) -> Non
     assert ", 2};" in texts["c"]  # the number of threads
     compile(texts["relax"], "relax", "exec")
     compile(texts["tir"], "tir", "exec")
+
+
+def test_names_of_nodes_end_no_comment(model: onnx.ModelProto, tmp_path: Path) -> None:
+    """A name may have line ends, or a backslash, which joins lines in C++."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    names = ("a\nint b(;\r\\", "c\u2028)\\", "\x00", "d\\\\")
+    for node, name in zip(named.graph.node, names, strict=True):
+        node.name = name
+    for target, kinds in (("host", ("tir", "relax")), ("cuda", ("cuda", "ptx"))):
+        dumps = {kind: tmp_path / kind for kind in kinds}
+        compile_to_file(named, tmp_path / "model.so", target=load_target(target), dump=dumps)
+    compile((tmp_path / "tir").read_text(encoding="utf-8"), "tir", "exec")
+    compile((tmp_path / "relax").read_text(encoding="utf-8"), "relax", "exec")
+    titles = re.findall("^// tvmconv_.*$", (tmp_path / "cuda").read_text(encoding="utf-8"), re.M)
+    assert titles
+    assert not any(title.endswith("\\") for title in titles)
+    assert ".entry" in (tmp_path / "ptx").read_text(encoding="utf-8")
 
 
 def test_dumps_that_cannot_be(model: onnx.ModelProto, tmp_path: Path) -> None:

@@ -62,10 +62,11 @@ def check_dump(kind: str, target: Target) -> None:
 
 
 def _title(lowered: Lowered, symbol: str) -> str:
-    """What a kernel is, and which steps call it."""
+    """What a kernel is, and which steps call it: text that does not end a line of comment."""
     spec = lowered.kernels[symbol]
     users = [s.name for s in lowered.plan.steps if getattr(s, "kernel", "") == symbol]
-    return f"{symbol}: {spec.op} {spec.attrs_json}, for {', '.join(users)}"
+    text = f"{symbol}: {spec.op} {spec.attrs_json}, for {', '.join(users)}"
+    return "".join(c if c.isprintable() and c != "\\" else "?" for c in text)
 
 
 def _tir(lowered: Lowered, target: Target) -> Iterator[str]:
