@@ -277,8 +277,9 @@ def test_a_wrong_result_is_seen(tvmconv: Callable[..., Any], tmp_path: Path) -> 
     assert "WRONG" in result.out
 
 
-def test_runs_are_given_up(archive: Path) -> None:
-    runner = Runner("sh -c 'sleep 60'")
+@pytest.mark.parametrize("closed", ["", "exec >&- 2>&-; "], ids=["silent", "closed"])
+def test_runs_are_given_up(archive: Path, closed: str) -> None:
+    runner = Runner(f"sh -c '{closed}sleep 60'")
     threading.Timer(0.5, runner.abandon).start()
     start = time.monotonic()
     with RemoteModule(archive, runner) as module, pytest.raises(RunnerError):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,32 @@ def test_what_lies_in_the_current_folder_is_not_run(
     with serving("127.0.0.1", port):
         run(archive, server=f"127.0.0.1:{port}", timeout_s=60)
     assert [path.name for path in tmp_path.iterdir()] == ["json.py"]
+
+
+def test_programs_end_with_their_server(tmp_path: Path) -> None:
+    port, program, note = free_port(), tmp_path / "program", tmp_path / "note"
+    program.write_text(f"#!/bin/sh\necho $$ > {note}.part; mv {note}.part {note}; exec sleep 300\n")
+    program.chmod(0o755)
+    with ThreadPoolExecutor(1) as pool:
+        with serving("127.0.0.1", port):
+            runner = rpc_runner(server=f"127.0.0.1:{port}", timeout_s=120)
+            client = pool.submit(runner.run, program, [], 0)
+            while not note.exists():
+                assert not client.done()
+                time.sleep(0.05)
+            number = int(note.read_text())
+        with pytest.raises(RunnerError):
+            client.result()
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":  # ended, if nobody has taken notice yet
+            return
+        time.sleep(0.1)
+    os.kill(number, signal.SIGKILL)
+    pytest.fail("the program has outlived its server")
 
 
 def test_a_server_that_has_stopped_is_one_line_in_time(archive: Path) -> None:

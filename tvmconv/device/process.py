@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import selectors
 import signal
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _CHUNK, _TAIL = 1 << 16, 1 << 13
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 #: How long what a command has left behind may keep its output open.
 _LINGER_S = 0.5
 
@@ -50,6 +53,11 @@ class Finished:
         return lines[-1][:300] if lines else ""
 
 
+def end_with_parent() -> None:
+    """Have the system end this process as soon as its parent has ended."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def python(module: str) -> list[str]:
     """A command that runs a module of this package.
 
@@ -65,6 +73,8 @@ def execute(
     deadline: float,
     limit_bytes: int,
     abandoned: threading.Event | None = None,
+    *,
+    tied: bool = False,
 ) -> Finished:
     """Run a command, in a session of its own, of which nothing is left afterwards.
 
@@ -77,6 +87,8 @@ def execute(
         Output that it may print.
     abandoned : Event, optional
         Ends the time at once when it is set.
+    tied : bool
+        Whether the command also ends when this process is killed; for processes of one thread.
 
     Raises
     ------
@@ -90,12 +102,12 @@ def execute(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=end_with_parent if tied else None,
     )
     try:
-        output, errors = _read(process, deadline, limit_bytes, abandoned or threading.Event())
-        code = process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise Overdue from None
+        abandoned = abandoned or threading.Event()
+        output, errors = _read(process, deadline, limit_bytes, abandoned)
+        code = _wait(process, deadline, abandoned)
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -104,6 +116,14 @@ def execute(
             if pipe is not None:
                 pipe.close()
     return Finished(code, output, errors.decode("utf-8", "replace"))
+
+
+def _wait(process: subprocess.Popen[bytes], deadline: float, abandoned: threading.Event) -> int:
+    """Wait for a command that has closed its outputs; its exit code."""
+    while time.monotonic() < deadline and not abandoned.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(max(0.0, deadline - time.monotonic()), 0.1))
+    raise Overdue
 
 
 def _read(

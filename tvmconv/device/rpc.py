@@ -7,11 +7,9 @@ the program and those of its arguments that are files, and prints what it printe
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
-import signal
 import socket
 import stat
 import sys
@@ -28,7 +26,6 @@ from tvmconv.errors import EnvironmentError_, InputError
 FUNCTION = "tvmconv.device.execute"
 _ADDRESS = re.compile(r"(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})")
 _LIMIT_BYTES = 1 << 31
-_PR_SET_PDEATHSIG = 1
 #: How often another board is tried when one is lost, and the pause before.
 _ATTEMPTS, _PAUSE_S = 5, 0.5
 
@@ -101,7 +98,9 @@ def _machines(words: Sequence[str], label: str, timeout_s: float) -> int:
 
 
 def execute(program: str, timeout_s: float, arguments: str) -> bytearray:
-    """Run an uploaded program; called on the server.
+    """Run an uploaded program; called on the server, in the process of a session.
+
+    Nothing of it outlives the session, nor that the server.
 
     Parameters
     ----------
@@ -118,12 +117,14 @@ def execute(program: str, timeout_s: float, arguments: str) -> bytearray:
     """
     import tvm_ffi
 
+    process.end_with_parent()
     place = tvm_ffi.get_global_func("tvm.rpc.server.workpath")
     path = Path(place(program))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     words = [place(word[1:]) if word.startswith("@") else word for word in json.loads(arguments)]
     try:
-        done = process.execute([str(path), *words], time.monotonic() + timeout_s, _LIMIT_BYTES)
+        deadline = time.monotonic() + timeout_s
+        done = process.execute([str(path), *words], deadline, _LIMIT_BYTES, tied=True)
         told = {"code": done.code, "error": done.last_error}
     except OSError as error:
         done, told = None, {"code": 126, "error": str(error.strerror)}
@@ -139,7 +140,7 @@ def register() -> None:
     """
     import tvm_ffi
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    process.end_with_parent()
     tvm_ffi.register_global_func(FUNCTION, execute, override=True)
 
 
