@@ -153,12 +153,11 @@ EXPORT CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream) {
 EXPORT CUresult cuGraphDestroy(CUgraph graph) { ENTER; (void)graph; END; }
 EXPORT CUresult cuGraphExecDestroy(CUgraphExec executable) { ENTER; (void)executable; END; }
 EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags) { ENTER; (void)flags; MAKE(event); }
-EXPORT CUresult cuEventRecord(CUevent event, CUstream stream) { ENTER; (void)event, (void)stream; return 0; }
+EXPORT CUresult cuEventRecord(CUevent event, CUstream stream) { ENTER; (void)stream; return event ? 0 : 400; }
 EXPORT CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end) {
   ENTER;
-  (void)start, (void)end;
   *milliseconds = 2;
-  return 0;
+  return start && end ? 0 : 400;
 }
 EXPORT CUresult cuEventDestroy_v2(CUevent event) { ENTER; (void)event; END; }
 EXPORT CUresult cuGetErrorName(CUresult result, const char **name) {

@@ -301,11 +301,12 @@ static int copy(tvmconv_model *model, CUdeviceptr destination, CUdeviceptr sourc
 }
 
 static int make_events(tvmconv_model *model) {
-  if (model->events) return 0;
-  model->events = calloc((size_t)plan->step_count + 1, sizeof *model->events);
+  if (!model->events) model->events = calloc((size_t)plan->step_count + 1, sizeof *model->events);
   if (!model->events) return tvmconv_fail(TVMCONV_NO_MEMORY, "no memory for events");
   for (int i = 0; i <= plan->step_count; i++)
-    TRY(model->cuda->cuEventCreate(&model->events[i], CU_EVENT_DEFAULT), TVMCONV_KERNEL_FAILED, "cannot make an event");
+    if (!model->events[i]) /* an earlier attempt may have made some */
+      TRY(model->cuda->cuEventCreate(&model->events[i], CU_EVENT_DEFAULT), TVMCONV_KERNEL_FAILED,
+          "cannot make an event");
   return 0;
 }
 
