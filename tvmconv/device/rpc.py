@@ -92,6 +92,8 @@ def _machines(words: Sequence[str], label: str, timeout_s: float) -> int:
         done = process.execute(words, time.monotonic() + timeout_s, 1 << 16)
     except process.Overdue:
         raise runner.failed(f"did not answer within {timeout_s:g} s (--timeout)") from None
+    except process.TooMuch:
+        raise runner.failed("sent no number of boards") from None
     if done.code or not done.output.strip().isdigit():
         raise runner.failed(done.last_error or "sent no number of boards")
     return int(done.output)
