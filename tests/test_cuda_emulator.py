@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from tests import cuda_sources as cuda
 from tvmconv.cuda_emulator import Launch, configure, host_image, run, run_both_ways
+from tvmconv.cuda_emulator import build as emulator_build
 from tvmconv.cuda_emulator.translate import translate
 from tvmconv.errors import EnvironmentError_, InputError, VerificationError
 
@@ -384,3 +386,19 @@ def test_lines_of_messages_are_those_of_the_source() -> None:
     assert [n for n, line in enumerate(translate(source).split("\n"), -1) if "// " in line] == []
     with pytest.raises(VerificationError, match="race: write of 4 bytes of shared"):
         run_both_ways(host_image(source), SUM)
+
+
+def test_a_cache_is_not_shared_by_different_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it is compiled for the processor at hand."""
+    for name in ("_build_core", "_build_driver"):
+        monkeypatch.setattr(emulator_build, name, lambda folder: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    texts = ("flags : sse avx\n", "flags : avx sse\n", "flags : sse\n", "Features : asimd\n")
+    folders = []
+    for text in texts:
+        (tmp_path / "cpuinfo").write_text(text)
+        monkeypatch.setattr(emulator_build, "CPUINFO", tmp_path / "cpuinfo")
+        folders.append(emulator_build._build_folder.__wrapped__())
+    assert [folders.index(folder) for folder in folders] == [0, 0, 2, 3]

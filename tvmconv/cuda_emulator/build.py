@@ -15,6 +15,7 @@ from pathlib import Path
 from tvmconv.codegen.link import zig
 from tvmconv.cuda_emulator.translate import translate
 from tvmconv.files import replacing
+from tvmconv.host import CPUINFO
 
 _HERE = Path(__file__).parent
 _RUNTIME = _HERE.parent / "runtime"
@@ -28,6 +29,8 @@ _CPLUSPLUS = (
     *_C, "-std=c++17", "-nostdinc++", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics",
     "-fno-math-errno", "-Wno-everything", "-D__CUDACC_VER_MAJOR__=12", "-D__CUDACC_VER_MINOR__=8",
 )  # fmt: skip
+#: How the lines of ``/proc/cpuinfo`` begin that list instructions: on x86, Arm and RISC-V.
+_FEATURES = ("flags", "Features", "isa")
 #: Makes the compiler call the core before every access to memory; no other part of it is used.
 _CHECKED = ("-fsanitize=thread", "-mllvm", "-tsan-instrument-func-entry-exit=0")
 _LINK = (
@@ -92,9 +95,13 @@ def driver() -> Path:
 
 @functools.cache
 def _build_folder() -> Path:
-    """The folder with the driver and the core, compiled from the sources as they are."""
+    """The folder with the driver and the core, compiled from the sources as they are.
+
+    For this CPU: a cache can be shared with machines that lack some of its instructions.
+    """
     sources = [*_HERE.glob("*.[ch]"), _RUNTIME / "cuda_driver.h"]
     digest = hashlib.sha256(version("ziglang").encode())
+    digest.update(_cpu_features(CPUINFO.read_text(encoding="utf-8", errors="replace")).encode())
     for path in sorted(sources):
         digest.update(path.read_bytes())
     folder = _cache_folder() / f"emulator-{digest.hexdigest()[:16]}"
@@ -104,6 +111,12 @@ def _build_folder() -> Path:
     if not (folder / "libcuda.so.1").exists():
         _build_driver(folder)
     return folder
+
+
+def _cpu_features(cpuinfo: str) -> str:
+    """What ``/proc/cpuinfo`` says of the instructions of the CPUs, in whatever order."""
+    lines = {line for line in cpuinfo.splitlines() if line.startswith(_FEATURES)}
+    return " ".join(sorted({word for line in lines for word in line.partition(":")[2].split()}))
 
 
 def _cache_folder() -> Path:
