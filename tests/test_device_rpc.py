@@ -176,6 +176,21 @@ def test_tuning_by_a_server(tvmconv: Callable[..., Any], tmp_path: Path) -> None
     assert {json.loads(line)["status"] for line in Log(file).lines()} == {"ok"}
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_server_that_is_ended_leaves_nothing(how: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tvmconv", "serve", "--port", str(free_port())]
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline().startswith("serving on ")
+    assert len(list(tmp_path.iterdir())) == 1
+    server.send_signal(how)
+    assert server.wait(30) == (130 if how == signal.SIGINT else 0)
+    server.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

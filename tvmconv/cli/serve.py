@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -35,6 +39,21 @@ def command(host: str, port: int, tracker: str | None, key: str | None, allow_ot
     check_host(host, anyone=allow_others)
     if not is_loopback(host):
         click.echo(f"warning: {host}: {WARNING}", err=True)
-    with serving(host, port, tracker, key):
+    with _ending_well(), serving(host, port, tracker, key):
         click.echo(f"serving on {host}:{port}")
         threading.Event().wait()
+
+
+@contextmanager
+def _ending_well() -> Iterator[None]:
+    """Leave the body, and so remove what was uploaded, where a service manager ends the process."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise click.exceptions.Exit(0)
+
+    before = {n: signal.signal(n, leave) for n in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
