@@ -46,7 +46,7 @@ def _build(
 ) -> Path:
     (folder / "plan.c").write_text(plan_source(plan))
     (folder / "data.c").write_text(DATA)
-    others = ("tvm_entry.c", "cuda_driver.c", "cuda_model.c")
+    others = ("tvm_entry.c", "cuda_driver.c", "cuda_images.c", "cuda_model.c")
     runtime = sorted(path for path in RUNTIME.glob("*.c") if path.name not in others)
     program = folder / "stress"
     flags = ["-std=gnu11", "-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]

@@ -83,4 +83,11 @@ const tvmconv_cuda_driver *tvmconv_cuda(void);
  * TVMCONV_NO_MEMORY if that is the reason. */
 int tvmconv_cuda_fail(int code, CUresult result, const char *action);
 
+/* Leave the function if a call of the driver failed. */
+#define TRY(call, code, action)                                       \
+  do {                                                                \
+    CUresult result_ = (call);                                        \
+    if (result_) return tvmconv_cuda_fail(code, result_, action);     \
+  } while (0)
+
 #endif

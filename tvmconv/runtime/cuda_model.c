@@ -1,14 +1,11 @@
 /* The C interface of a model for CUDA: one device, its memory, and a graph of all launches that a run replays. */
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cuda_driver.h"
+#include "cuda_images.h"
 #include "cuda_plan.h"
 #include "internal.h"
-
-#define NAME_BYTES 96
 
 struct tvmconv_model {
   pthread_mutex_t lock; /* one run at a time: the memory and the stream are the instance's */
@@ -21,108 +18,12 @@ struct tvmconv_model {
   CUstream stream;
   CUgraphExec graph;
   CUevent *events; /* step_count + 1, made by the first profile */
-  char name[NAME_BYTES];
+  char name[TVMCONV_CUDA_NAME_BYTES];
 };
 
 static const tvmconv_cuda_plan *const plan = &tvmconv_cuda_model_plan;
 
-/* Leave the function if a call of the driver failed. */
-#define TRY(call, code, action)                                       \
-  do {                                                                \
-    CUresult result_ = (call);                                        \
-    if (result_) return tvmconv_cuda_fail(code, result_, action);     \
-  } while (0)
-
-/* --- device and code */
-
-static int capability(const tvmconv_cuda_driver *cuda, CUdevice device) {
-  int major = 0, minor = 0;
-  if (cuda->cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device) ||
-      cuda->cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device))
-    return 0;
-  return 10 * major + minor;
-}
-
-/* Machine code runs on later devices of its generation, but for those of Jetson; PTX on all later ones. */
-static int fits(const tvmconv_image *image, int sm) {
-  const int embedded = sm == 72 || sm == 87 || sm == 101;
-  if (!image->sm || image->sm == sm) return 1;
-  if (image->sm > sm) return 0;
-  return image->is_ptx || (image->sm / 10 == sm / 10 && !embedded);
-}
-
-/* The better of two images that fit: machine code before PTX, later before earlier. */
-static int better(const tvmconv_image *one, const tvmconv_image *other) {
-  if (one->is_ptx != other->is_ptx) return !one->is_ptx;
-  return one->sm > other->sm;
-}
-
-/* The best image for a device among those that `tried` does not have; -1 if there is none. */
-static int choose_image(int sm, const char *tried) {
-  int best = -1;
-  for (int i = 0; i < plan->image_count; i++)
-    if (!tried[i] && fits(&plan->images[i], sm) && (best < 0 || better(&plan->images[i], &plan->images[best])))
-      best = i;
-  return best;
-}
-
-static size_t append(char *text, size_t used, const char *format, const char *what, int number) {
-  if (used >= TVMCONV_ERROR_BYTES) return used;
-  int written = snprintf(text + used, TVMCONV_ERROR_BYTES - used, format, what, number);
-  return written > 0 ? used + (size_t)written : used;
-}
-
-static int no_code(const tvmconv_cuda_driver *cuda, int devices) {
-  char text[TVMCONV_ERROR_BYTES] = "", name[NAME_BYTES];
-  const char *kind = plan->images[0].is_ptx ? "PTX" : "code";
-  size_t used = append(text, 0, "the file has %s for sm_%d", kind, plan->images[0].sm);
-  for (int i = 1; i < plan->image_count; i++)
-    used = append(text, used, ", %ssm_%d", plan->images[i].is_ptx ? "PTX for " : "", plan->images[i].sm);
-  for (int i = 0; i < devices; i++) {
-    CUdevice device = 0;
-    if (cuda->cuDeviceGet(&device, i) || cuda->cuDeviceGetName(name, sizeof name, device)) continue;
-    used = append(text, used, i ? ", %s (sm_%d)" : "; this machine has %s (sm_%d)", name, capability(cuda, device));
-  }
-  tvmconv_error_set(text);
-  return TVMCONV_WRONG_DEVICE;
-}
-
-/* The first device that the file has code for. */
-static int choose_device(tvmconv_model *model) {
-  const tvmconv_cuda_driver *cuda = model->cuda;
-  int count = 0;
-  TRY(cuda->cuDeviceGetCount(&count), TVMCONV_NO_DEVICE, "cannot count the CUDA devices");
-  if (!count) return tvmconv_fail(TVMCONV_NO_DEVICE, "no CUDA device");
-  for (int i = 0; i < count; i++) {
-    TRY(cuda->cuDeviceGet(&model->device, i), TVMCONV_NO_DEVICE, "cannot open a CUDA device");
-    int sm = capability(cuda, model->device);
-    int found = !plan->image_count; /* nothing to launch */
-    for (int k = 0; k < plan->image_count && !found; k++) found = fits(&plan->images[k], sm);
-    if (!found) continue;
-    TRY(cuda->cuDeviceGetName(model->name, NAME_BYTES, model->device), TVMCONV_NO_DEVICE, "a CUDA device's name");
-    return 0;
-  }
-  return no_code(cuda, count);
-}
-
-/* Whether the driver refused an image for what it is, so that another one may do. */
-static int is_refusal(CUresult result) {
-  return result == CUDA_ERROR_INVALID_IMAGE || result == CUDA_ERROR_NO_BINARY_FOR_GPU ||
-         result == CUDA_ERROR_INVALID_PTX || result == CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
-}
-
-static int load_module(tvmconv_model *model) {
-  const int sm = capability(model->cuda, model->device);
-  if (!plan->image_count) return 0;
-  char *tried = calloc((size_t)plan->image_count, 1);
-  if (!tried) return tvmconv_fail(TVMCONV_NO_MEMORY, "no memory for a list");
-  CUresult result = CUDA_ERROR_NO_BINARY_FOR_GPU;
-  for (int i; is_refusal(result) && (i = choose_image(sm, tried)) >= 0; tried[i] = 1)
-    result = model->cuda->cuModuleLoadData(&model->module, plan->images[i].data);
-  free(tried);
-  TRY(result, TVMCONV_WRONG_DEVICE, "the driver does not take the file's code");
-  return 0;
-}
+/* --- code */
 
 static int find_functions(tvmconv_model *model) {
   for (int i = 0; i < plan->function_count; i++) {
@@ -213,7 +114,7 @@ static int capture(tvmconv_model *model) {
 
 static int prepare(tvmconv_model *model) {
   TRY(model->cuda->cuStreamCreate(&model->stream, CU_STREAM_NON_BLOCKING), TVMCONV_NO_DEVICE, "cannot make a stream");
-  int code = load_module(model);
+  int code = tvmconv_cuda_load(model->cuda, model->device, &model->module);
   if (!code) code = find_functions(model);
   if (!code) code = fill_memory(model);
   if (!code) code = capture(model);
@@ -221,7 +122,7 @@ static int prepare(tvmconv_model *model) {
 }
 
 static int open_device(tvmconv_model *model) {
-  int code = choose_device(model);
+  int code = tvmconv_cuda_choose_device(model->cuda, &model->device, model->name);
   if (code) return code;
   TRY(model->cuda->cuDevicePrimaryCtxRetain(&model->context, model->device), TVMCONV_NO_DEVICE, model->name);
   TRY(model->cuda->cuCtxPushCurrent_v2(model->context), TVMCONV_NO_DEVICE, model->name);

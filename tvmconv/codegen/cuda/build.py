@@ -26,7 +26,7 @@ from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.runtime.inspect import DEFAULT_PREFIX
 from tvmconv.target import Target
 
-_SOURCES = ("cuda_model", "cuda_driver", "error", "features")
+_SOURCES = ("cuda_model", "cuda_images", "cuda_driver", "error", "features")
 _ALIGNMENT = 64
 
 
