@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,7 @@ def bench_on_device(
         Of the first model, if none could be measured; otherwise the report says which failed.
     """
     threads = threads or target.cores
-    target = replace(target, cores=threads)
+    target = target.with_threads(threads)
     protocol, say = Protocol(rounds=rounds), progress or (lambda line: None)
     options = {"target": target, "threads": threads, "log": log, "tuned": tuned}
     results: list[ModelResult] = []
