@@ -52,6 +52,7 @@ def test_version(tvmconv: Callable[..., Any]) -> None:
         (("compile", "a/b:c", "-o", "x.so"), 2, "tvmconv: a/b:c: no such file"),
         (("compile", "no\nsuch", "-o", "x.so"), 2, "tvmconv: no such: no such file"),
         (("compile", "n" * 300, "-o", "x.so"), 2, f"tvmconv: {'n' * 300}: no such file"),
+        (("compile", "", "-o", "x.so"), 2, "tvmconv: the name of the model or problem is empty"),
         (("compile", ".", "-o", "x.so"), 2, "tvmconv: .: is a directory"),
         (("compile", os.devnull, "-o", "x.so"), 2, "tvmconv: /dev/null: is not a regular file"),
         (("compile", "cnv2d:1x3x8x8:4x3x3", "-o", "x.so"), 2, "unknown operator 'cnv2d'"),

@@ -275,7 +275,7 @@ def test_a_network_s_sample_is_what_numpy_computes(tmp_path: Path) -> None:
 
 
 def test_hostile_names_of_tensors(tmp_path: Path) -> None:
-    names = ['in "put";\\ %s\n|`caf\u00e9', "-out ??/ */ $(x)"]
+    names = ['in "put";\\ %s\n|`caf\u00e9', "-out ??/ */ $(x)\x1b[31m"]
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in names]
     node = helper.make_node("Relu", names[:1], names[1:])
     graph = helper.make_graph([node], "-g; `x`\n| @PREFIX@", ports[:1], ports[1:])
@@ -283,7 +283,8 @@ def test_hostile_names_of_tensors(tmp_path: Path) -> None:
     tvmconv.export(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "out")
     zig(tmp_path / "out", "main.c", "libmodel.a", "-o", "main")
     result = run("./main", "--check", cwd=tmp_path / "out")
-    assert result.stdout.endswith(f"{names[1]}: right, largest error 0 of what is allowed\n")
+    shown = names[1].replace("\x1b", "\\x1b")
+    assert result.stdout.endswith(f"{shown}: right, largest error 0 of what is allowed\n")
     readme = (tmp_path / "out/README.md").read_text()
     assert readme.startswith("# `-g; 'x'\\n\\| @PREFIX@`, compiled for ")
     assert all(line.count(" | ") in (2, 4) for line in readme.splitlines() if line[:2] == "| ")

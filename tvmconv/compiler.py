@@ -342,4 +342,4 @@ def compile(
             fused=fused,
             images=images,
         )
-        return load(path, threads=threads)
+        return load(path, threads, str(model) if isinstance(model, str | Path) else "the model")

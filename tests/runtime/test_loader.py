@@ -185,6 +185,17 @@ def test_what_a_module_tells_of_itself(module: Module) -> None:
     assert "x: float32[1000] -> y: float32[1000]" in repr(module)
 
 
+def test_messages_call_a_module_by_its_name(small: Path, tmp_path: Path, x: Array) -> None:
+    module = load(small, 1, "net.onnx")
+    assert repr(module).startswith("Module('net.onnx': ")
+    module.close()
+    with pytest.raises(InputError, match=r"^net\.onnx: the module is closed$"):
+        module(x)
+    (tmp_path / "x.so").write_bytes(b"no ELF")
+    with pytest.raises(InputError, match=r"^net\.onnx: is "):
+        load(tmp_path / "x.so", name="net.onnx")
+
+
 def test_saving_copies_the_file_even_after_it_was_removed(
     small: Path, tmp_path: Path, x: Array
 ) -> None:

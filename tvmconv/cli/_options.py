@@ -164,6 +164,8 @@ def model_source(text: str) -> str | Path:
     InputError
         If there is no such file and the text is no problem.
     """
+    if not text:
+        raise InputError("the name of the model or problem is empty")
     path = Path(text)
     if path.name == text and text.startswith("light_") and not path.exists():
         from tvmconv.models import resolve

@@ -72,10 +72,11 @@ def main_c(prefix: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
     """The example program."""
 
     def table(ports: Sequence[Port]) -> str:
-        return "\n".join(
-            f'    {{{c_string(port.name)}, "{_shape(port)}", "{port.dtype}", {port.nbytes}u}},'
-            for port in ports
+        rows = (
+            (c_string(_plain(port.name)), _shape(port), port.dtype, port.nbytes) for port in ports
         )
+        return "\n".join(f'    {{{name}, "{shape}", "{dtype}", {size}u}},'
+                         for name, shape, dtype, size in rows)  # fmt: skip
 
     names = {"PREFIX": prefix, "HEADER": f"{prefix}.h"}
     return fill("main.c", {**names, "INPUTS": table(inputs), "OUTPUTS": table(outputs)})
@@ -151,7 +152,11 @@ def _shape(port: Port) -> str:
     return "x".join(map(str, port.shape)) or "scalar"
 
 
+def _plain(text: str) -> str:
+    """A name that may be printed, whatever it holds."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _code(text: str) -> str:
-    """A name as code in a table of Markdown, whatever it holds."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return "`" + plain.replace("`", "'").replace("|", "\\|")[:200] + "`"
+    """A name as code in a table of Markdown."""
+    return "`" + _plain(text).replace("`", "'").replace("|", "\\|")[:200] + "`"

@@ -26,7 +26,7 @@ _POINTERS = ctypes.POINTER(ctypes.c_void_p)
 _NO_MEMORY, _NO_DEVICE = 2, 5  # TVMCONV_NO_MEMORY, TVMCONV_NO_DEVICE
 
 
-def load(path: str | Path, threads: int | None = None) -> Module:
+def load(path: str | Path, threads: int | None = None, name: str | None = None) -> Module:
     """Load an artifact.
 
     Parameters
@@ -36,6 +36,8 @@ def load(path: str | Path, threads: int | None = None) -> Module:
     threads : int, optional
         Threads that a run uses, the calling one included. Left out: as many as the model was
         compiled for, or one a physical core; never more than the CPUs of this process.
+    name : str, optional
+        What messages call it. Left out: its path.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def load(path: str | Path, threads: int | None = None) -> Module:
     EnvironmentError_
         Memory or threads for it cannot be had, or the GPU that it needs.
     """
-    return Module(path, threads)
+    return Module(path, threads, name)
 
 
 class Module:
@@ -70,15 +72,18 @@ class Module:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, threads: int | None = None, name: str | None = None
+    ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads: {threads} is not positive")
-        self._path = Path(path)
+        self._name = name or str(path)
+        place = Path(path)
         self._lock = threading.Lock()
         try:
-            self._file = self._path.open("rb")
+            self._file = place.open("rb")
         except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+            raise InputError(f"{self._name}: cannot be read: {error.strerror}") from None
         try:
             elf, self.metadata = read_metadata(self._file)
             _check_machine(elf)
@@ -90,7 +95,7 @@ class Module:
             self._model = self._create(threads or 0)
         except MalformedFile as error:
             self._file.close()
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{self._name}: {error}") from None
         except BaseException:
             self._file.close()
             raise
@@ -103,7 +108,7 @@ class Module:
             reason = self._library.error()
             self._library.close()
             kind = EnvironmentError_ if code in (_NO_MEMORY, _NO_DEVICE) else InputError
-            raise kind(f"{self._path}: cannot be started: {reason}")
+            raise kind(f"{self._name}: cannot be started: {reason}")
         return model
 
     def __call__(
@@ -163,7 +168,7 @@ class Module:
         results = [] if out is None else bind_outputs(self.outputs, out, given)
         with self._lock:
             if not self._end.alive:
-                raise InputError(f"{self._path}: the module is closed")
+                raise InputError(f"{self._name}: the module is closed")
             if out is None:
                 free = self._free.take()
                 results, places = [*free.arrays], free.pointers
@@ -172,7 +177,7 @@ class Module:
             code = function(self._model, pointers(given), places)
             reason = self._library.error() if code else ""
         if code:
-            raise TvmconvError(f"{self._path}: cannot run: {reason}")
+            raise TvmconvError(f"{self._name}: cannot run: {reason}")
         return results
 
     def save(self, path: str | Path) -> None:
@@ -189,7 +194,7 @@ class Module:
         check_output_file(path)
         with self._lock:
             if not self._end.alive:
-                raise InputError(f"{self._path}: the module is closed")
+                raise InputError(f"{self._name}: the module is closed")
             with replacing(path) as unfinished:
                 with unfinished.open("wb") as file:
                     self._file.seek(0)
@@ -214,7 +219,7 @@ class Module:
         def ports(values: Sequence[Port]) -> str:
             return ", ".join(f"{p.name}: {p.dtype}{list(p.shape)}" for p in values)
 
-        return f"Module({str(self._path)!r}: {ports(self.inputs)} -> {ports(self.outputs)})"
+        return f"Module({self._name!r}: {ports(self.inputs)} -> {ports(self.outputs)})"
 
 
 def _end(library: _Library, model: ctypes.c_void_p, file: BinaryIO) -> None:
