@@ -332,6 +332,7 @@ def test_folders_that_cannot_be_made(
         result = tvmconv("export", PROBLEM, "-o", place)
         assert (result.code, result.err.count("\n")) == (code, 1)
         assert message in result.err
+        assert result.err.startswith(f"tvmconv: {place}: ")
     monkeypatch.chdir(tmp_path / "empty")
     assert "is the current directory" in tvmconv("export", PROBLEM, "-o", ".").err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "full"]

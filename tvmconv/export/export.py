@@ -149,6 +149,8 @@ def check_folder(folder: Path) -> Path:
         probe.rmdir()
     except OSError as error:
         raise EnvironmentError_(f"{folder}: cannot be written: {error.strerror}") from error
+    except InputError:  # a ValueError too
+        raise
     except (RuntimeError, ValueError) as error:  # a loop of links; a name with a null
         raise InputError(f"{str(folder)!r}: is no name of a directory: {error}") from error
     return place
