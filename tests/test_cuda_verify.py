@@ -88,12 +88,6 @@ def test_only_gpus_are_emulated(tvmconv: Callable[..., Result]) -> None:
     assert result.err == "tvmconv: x86-64-v3: only kernels for GPUs are emulated\n"
 
 
-def test_nothing_is_emulated_elsewhere(tvmconv: Callable[..., Result]) -> None:
-    result = tvmconv("verify", PROBLEM, "--target", "cuda", "--emulate", "--runner", "ssh pi")
-    assert result.code == 2
-    assert result.err.startswith("tvmconv: emulate is for this CPU, and a runner for another")
-
-
 def plant(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> None:
     """Change the CUDA source of what is compiled."""
     right = emulation.emulated_images

@@ -151,8 +151,6 @@ def verify(
     """
     from tvmconv.compiler import compile
 
-    if emulate and runner is not None:
-        raise InputError("emulate is for this CPU, and a runner for another machine: not both")
     machine = load_target(target)
     if emulate and runner is not None:
         raise InputError("runner: emulated kernels run on this machine, not by a runner")
