@@ -173,3 +173,32 @@ def test_graphs_keep_what_is_around() -> None:
     assert [n.op for n in parts.nodes] == ["relu", "depthwise_conv", "depthwise_conv", "relu"]
     data = np.random.default_rng(1).integers(-9, 9, x.shape)
     assert np.array_equal(evaluate(parts, [data])[0], evaluate(graph, [data])[0])
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+@pytest.mark.parametrize(
+    "text", ["conv2d:2x4x9x8:8x3x3:padding=1:bias=true", "depthwise_conv2d:2x4x9x8:4x3x3:padding=1"]
+)
+def test_borders_stay(text: str, mode: str) -> None:
+    """The parts pad with zeros: what a mode puts there is put there before them."""
+    text += f":padding_mode={mode}"
+    problem = Problem.parse(text)
+    weight = np.broadcast_to(SOBEL, problem.inputs["weight"])
+    others = {"bias": np.arange(8, dtype=np.float32)} if problem.bias else {}
+    graph = split(text, weight, **others)
+    first, *parts = graph.nodes
+    assert first.op == "pad"
+    assert len(parts) > 1
+    assert {node.op for node in parts} == {problem.op}
+    x = accuracy.integer_inputs(problem, 1)["x"]
+    (got,) = evaluate(graph, [x])
+    np.testing.assert_allclose(got, problem.reference({"x": x, "weight": weight, **others}),
+                               rtol=1e-5, atol=1e-4)  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("text", ["conv2d:1x4x9x8:8x3x3", "depthwise_conv2d:1x4x9x8:4x3x3"])
+def test_weights_that_are_no_numbers_stay(text: str, bad: float) -> None:
+    weight = np.ones(Problem.parse(text).inputs["weight"])
+    weight[0, 0, 1, 1] = bad
+    assert problems(split(text, weight)) == [Problem.parse(text).text]

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.graph.padding import split_padding_modes
 from tvmconv.ops.family import as_read
 from tvmconv.problem import Problem
 
@@ -42,6 +43,7 @@ _INTEGERS = 2**24
 
 def split_low_rank(graph: Graph) -> Graph:
     """Split every convolution with constant weights that has fewer multiply-adds in two parts."""
+    graph = split_padding_modes(graph)  # the parts pad with zeros
     nodes: list[Node] = []
     for node in graph.nodes:
         nodes += _split(node)
@@ -56,7 +58,7 @@ def _split(node: Node) -> list[Node]:
     plain = problem.option("algorithm") in ("auto", None)
     if not plain or (problem.groups > 1 and node.op == "conv"):
         return [node]
-    if node.inputs[1].data is None:
+    if node.inputs[1].data is None or not np.isfinite(node.inputs[1].data).all():
         return [node]
     weight = as_read(problem, node.inputs[1].data)
     found = (_depthwise if node.op == "depthwise_conv" else _ordinary)(problem, weight)
