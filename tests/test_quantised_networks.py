@@ -18,8 +18,10 @@ from tvmconv.accuracy import QUANTISED_L2
 from tvmconv.frontend import load
 from tvmconv.graph.evaluate import evaluate
 from tvmconv.graph.fuse import fuse
+from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.models import light_model
 from tvmconv.oracle import evaluate_model
+from tvmconv.problem import Problem
 from tvmconv.verify import random_feeds, verify
 
 Array = npt.NDArray[Any]
@@ -64,6 +66,36 @@ def test_floats_between_quantised_tensors_are_left_alone() -> None:
     assert np.abs(got.astype(int) - wanted).max() <= 1
     assert (got != wanted).mean() < 0.01
     assert verify(model).ok
+
+
+def test_halos_of_parts_of_parts_hold_what_each_reader_expects() -> None:
+    """A concatenation in another one: readers of either's parts have zero points of their own."""
+    rng, nodes = np.random.default_rng(0), list[Node]()
+
+    def conv(x: Value, name: str, zero_point: int, scale: float = 0.0) -> Value:
+        options = {"scale": scale, "out_zero_point": 50} if scale else {}
+        problem = Problem.make("qconv", x.shape, (16, 3, 3), padding=1, zero_point=zero_point,
+                               **options)  # fmt: skip
+        data = rng.integers(-5, 5, problem.inputs["weight"]).astype(np.int8)
+        weight = Value(f"{name}:weight", data.shape, "int8", data)
+        y = Value(name, problem.output_shape, problem.dtypes["output"])
+        nodes.append(Node("qconv", [x, weight], y, {"problem": problem.text}, name))
+        return y
+
+    def concat(name: str, *parts: Value) -> Value:
+        shape = (1, sum(part.shape[1] for part in parts), *parts[0].shape[2:])
+        y = Value(name, shape, "uint8")
+        nodes.append(Node("concat", list(parts), y, {"axis": 1}, name))
+        return y
+
+    inputs = [Value(f"x{k}", (1, 16, 6, 6), "uint8") for k in range(3)]
+    a, b, c = (conv(x, f"part{k}", 100, 0.01) for k, x in enumerate(inputs))
+    whole = concat("whole", b, concat("inner", a, c))
+    outputs = [conv(a, "of a", 7), conv(b, "of b", 90), conv(whole, "of all", 90)]
+    graph = Graph("parts", inputs, outputs, nodes)
+    feeds = {v.name: rng.integers(0, 256, v.shape).astype(np.uint8) for v in inputs}
+    for got, wanted in zip(tvmconv.compile(graph)(feeds), evaluate(graph, feeds), strict=True):
+        np.testing.assert_array_equal(got, wanted)
 
 
 class Images:

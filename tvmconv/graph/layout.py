@@ -236,8 +236,10 @@ def _aligned(node: Node, layout: Layout) -> bool:
 
 
 def _same_fill(placed: Placed, node: Node) -> bool:
-    """Whether the halos of the parts and of the whole, as far as there are any, hold the same."""
-    layouts = [placed.layouts[v] for v in (node.output, *node.inputs) if v in placed.layouts]
+    """Whether the halos of the parts and of the buffer, as far as there are any, hold the same."""
+    root = placed.root(node.output)
+    values = [*(v for v in placed.layouts if placed.root(v) is root), *node.inputs]
+    layouts = [placed.layouts[v] for v in values if v in placed.layouts]
     return len({layout.fill for layout in layouts if layout.has_halo}) <= 1
 
 
