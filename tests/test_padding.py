@@ -35,6 +35,9 @@ PROBLEMS = [
     "conv3d:1x8x4x5x6:16x3x3x3:padding=1:padding_mode=reflect",
     "depthwise_conv2d:1x24x9x7:24x3x3:padding=1:padding_mode=edge",
     "conv2d:1x32x6x6:32x3x3:padding=same_upper:padding_mode=reflect:groups=4",
+    "conv2d:1x20x9x8:24x3x2:padding=1:padding_mode=wrap:flipped=true",
+    "gated_conv2d:2x17x9x8:20x3x3:padding=1,0,2,1:padding_mode=reflect:bias=true:activation=tanh",
+    "locally_connected2d:2x3x7x6:20x3x3:padding=1:padding_mode=edge:bias=true",
 ]
 
 
@@ -202,10 +205,10 @@ def test_a_border_of_an_input_lies_as_windows_read_it(channels: int, block: int)
 
 def test_a_kernel_pads_with_zeros_alone() -> None:
     """So what a pass must have split cannot be compiled by mistake, nor be given to a library."""
-    for text in ("conv2d:1x16x6x6:16x3x3", "depthwise_conv2d:1x16x6x6:16x3x3"):
-        problem = Problem.parse(f"{text}:padding=1:padding_mode=edge")
+    for name in ("conv2d", "depthwise_conv2d", "gated_conv2d", "locally_connected2d"):
+        problem = Problem.parse(f"{name}:1x16x6x6:16x3x3:padding=1:padding_mode=edge")
         assert ops.get(problem.op).family is not None
         with pytest.raises(ValueError, match="a kernel pads with zeros"):
             prim_func(problem_spec(problem), "main")
-        with pytest.raises(InputError, match="is no single ONNX operator"):
+        with pytest.raises(InputError, match="no ONNX operator does this"):
             problem_to_onnx(problem)

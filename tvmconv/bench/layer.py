@@ -118,7 +118,7 @@ def check_onnx(problem: Problem) -> None:
     wide = problem.op in BYTE_PRODUCTS and problem.option("weight_terms") > 1
     unlike = wide or (_is_sums(problem) and problem.bias) or any(map(problem.option, _LATER))
     if problem.op not in {**ONNX_TYPES, **COMPOSITES} or not plain or unlike:
-        raise InputError(f"{problem}: {problem.name} is no ONNX operator, so no library has it")
+        raise InputError(f"{problem}: no ONNX operator does this, so no library has it")
 
 
 def _is_sums(problem: Problem) -> bool:

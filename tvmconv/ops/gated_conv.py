@@ -31,7 +31,7 @@ _GATE = 0.25
 
 def half(problem: Problem) -> Problem:
     """The convolution that makes one half, before its activation."""
-    names = ("stride", "padding", "dilation", "bias")
+    names = ("stride", "padding", "padding_mode", "dilation", "bias")
     options = {name: problem.option(name) for name in names}
     return Problem("conv", problem.input_shape, problem.filter_shape, options)
 
@@ -89,7 +89,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     """
     from tvmconv._tvm import te
 
-    p = Problem.parse(spec.attrs["problem"])
+    p = shared.with_zeros(Problem.parse(spec.attrs["problem"]))
     x_layout, block = spec.inputs[0], spec.output.block
     plan = channels.channel_plan(p, x_layout.block, block)
     x = expressions.placeholder(x_layout, "x")
@@ -131,7 +131,7 @@ _NOT_TAKEN = (opt.GROUPS, opt.FLIPPED, opt.ALGORITHM)
 FAMILY = replace(
     conv.FAMILY,
     options=tuple(option for option in conv.FAMILY.options if option not in _NOT_TAKEN),
-    validate=lambda problem: None,
+    validate=shared.check_padding,
     inputs=inputs,
     reference=reference,
     magnitude=magnitude,
@@ -152,6 +152,10 @@ CASES = (
 BAD_CASES = (
     ("gated_conv1d:1x16x9:16x2:groups=2", "option 'groups' is unknown"),
     ("gated_conv1d:1x16x9:16x2:activation=tanhh", "did you mean tanh"),
+    (
+        "gated_conv1d:1x16x4:16x9:padding=4:padding_mode=reflect",
+        "a border of 4 in mode 'reflect' is",
+    ),
     ("gated_conv1d:1x16x1:16x2", "the output would have size 0"),
 )
 

@@ -109,7 +109,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     """
     from tvmconv._tvm import te
 
-    p = Problem.parse(spec.attrs["problem"])
+    p = shared.with_zeros(Problem.parse(spec.attrs["problem"]))
     x_layout, block = spec.inputs[0], spec.output.block
     plan = channels.channel_plan(p, x_layout.block, block)
     x = expressions.placeholder(x_layout, "x")
@@ -142,7 +142,7 @@ _NOT_TAKEN = (opt.GROUPS, opt.FLIPPED, opt.ALGORITHM)
 FAMILY = replace(
     conv.FAMILY,
     options=tuple(option for option in conv.FAMILY.options if option not in _NOT_TAKEN),
-    validate=lambda problem: None,
+    validate=shared.check_padding,
     inputs=inputs,
     reference=reference,
     unshared=True,
@@ -163,6 +163,7 @@ CASES = (
 BAD_CASES = (
     ("locally_connected2d:1x16x9x9:16x3x3:groups=2", "option 'groups' is unknown"),
     ("locally_connected2d:1x16x9x9:16x3x3:flipped=true", "option 'flipped' is unknown"),
+    ("locally_connected2d:1x8x4x5:8x3x3:padding=1:padding_mode=sphere", "image of even width"),
     ("locally_connected2d:1x16x2x9:16x3x3", "the output would have size 0"),
     ("locally_connected2d:1x64x9000x9000:64x9x9", "weight of shape 8992x8992x64x64x9x9 is too"),
 )
