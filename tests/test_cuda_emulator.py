@@ -47,6 +47,21 @@ def test_vector_add(checked: bool) -> None:
     np.testing.assert_array_equal(c, a + b)
 
 
+def test_neighbours_are_no_vector() -> None:
+    """Two pairs of floats side by side, aligned to 8 bytes, are not one access of 16."""
+    source = """
+    extern "C" __global__ void pairs(float2* __restrict__ y, const float2* __restrict__ x) {
+      y[1].x = 2 * x[1].x;
+      y[1].y = 2 * x[1].y;
+      y[2].x = 2 * x[2].x;
+      y[2].y = 2 * x[2].y;
+    }
+    """
+    x, y = floats(6), zeros(6)
+    run_both_ways(host_image(source), [Launch("pairs", (1,), (1,), (y, x))])
+    np.testing.assert_array_equal(y[2:], 2 * x[2:])
+
+
 def test_two_launches_on_one_buffer() -> None:
     a, c = floats(256), zeros(256)
     launch = Launch("add", (2,), (128,), (c, a, a, np.int32(256)))

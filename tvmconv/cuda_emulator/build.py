@@ -25,9 +25,11 @@ _C = (
     "-mcpu=native", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-sanitize=undefined",
     "-ffp-contract=on", "-fno-strict-aliasing",
 )  # fmt: skip
+#: Neighbouring scalars do not become vectors, whose addresses would be checked as such.
 _CPLUSPLUS = (
     *_C, "-std=c++17", "-nostdinc++", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics",
-    "-fno-math-errno", "-Wno-everything", "-D__CUDACC_VER_MAJOR__=12", "-D__CUDACC_VER_MINOR__=8",
+    "-fno-math-errno", "-fno-vectorize", "-fno-slp-vectorize", "-Wno-everything",
+    "-D__CUDACC_VER_MAJOR__=12", "-D__CUDACC_VER_MINOR__=8",
 )  # fmt: skip
 #: How the lines of ``/proc/cpuinfo`` begin that list instructions: on x86, Arm and RISC-V.
 _FEATURES = ("flags", "Features", "isa")
