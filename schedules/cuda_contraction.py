@@ -11,7 +11,7 @@ and a launch of its own adds them up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 from tvmconv._tvm import TVMObject
 from tvmconv.target import Target
@@ -52,8 +52,7 @@ class Tile:
 
     def knobs(self) -> tuple[tuple[str, int], ...]:
         """The tile as a point of a design space; :meth:`of` makes it again."""
-        names = (field.name for field in fields(self))
-        return tuple(zip(names, astuple(self), strict=True))
+        return tuple(vars(self).items())
 
     @classmethod
     def of(cls, knobs: Sequence[tuple[str, int]]) -> Tile:

@@ -10,7 +10,7 @@ through shared memory, so that what follows reads and writes whole vectors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 from tvmconv._tvm import TVMObject, tvm
 from tvmconv.kernel import WARP_TILES
@@ -53,8 +53,7 @@ class WarpTile:
 
     def knobs(self) -> tuple[tuple[str, int], ...]:
         """The tile as a point of a design space; :meth:`of` makes it again."""
-        names = (field.name for field in fields(self))
-        return tuple(zip(names, astuple(self), strict=True))
+        return tuple(vars(self).items())
 
     @classmethod
     def of(cls, knobs: Sequence[tuple[str, int]]) -> WarpTile:

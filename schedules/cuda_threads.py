@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from tvmconv._tvm import TVMObject, tirx, tvm_ffi
+from tvmconv.codegen.cuda.parallel import has_parallel_loops
 from tvmconv.kernel import DOTS, KIND
 from tvmconv.target import Target
 
@@ -128,6 +129,8 @@ def compute_stages(sch: TVMObject, blocks: Sequence[TVMObject], target: Target) 
             pending.remove(block)
     while pending:
         block = pending.pop()
+        if has_parallel_loops(sch.get(block).body):
+            continue  # they are shared among threads when the function is finished
         placed: list[Placed] = []
         threads = threads_of_sum(sch, block, pending, target)
         joined = _joined_sum(sch, block, pending, target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 from tvmconv._tvm import TVMObject
 from tvmconv.autoschedule.space import Candidate
@@ -37,8 +37,7 @@ class WindowTile:
 
     def knobs(self) -> tuple[tuple[str, int], ...]:
         """The tile as a point of a design space; :meth:`of` makes it again."""
-        names = (field.name for field in fields(self))
-        return tuple(zip(names, astuple(self), strict=True))
+        return tuple(vars(self).items())
 
     @classmethod
     def of(cls, knobs: tuple[tuple[str, int], ...]) -> WindowTile:

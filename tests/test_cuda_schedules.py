@@ -61,7 +61,10 @@ HALVES = (
     "dense:3x304:70:bias=true",
 )
 #: Operators whose kernels have other stages.
-CASES = ("elementwise", "lrn", "reduce_max", "reduce_mean", "softmax", "transpose")
+CASES = (
+    "arg_max", "deform_im2col", "elementwise", "lrn", "max_pool_indices", "max_unpool", "pad", "reduce_max",
+    "reduce_mean", "softmax", "transpose",
+)  # fmt: skip
 SAMPLES = 3
 
 

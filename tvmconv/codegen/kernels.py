@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tvmconv import ops, te_dot
 from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
 from tvmconv.autoschedule.space import Candidate, space_for
+from tvmconv.codegen.cuda.parallel import share_parallel_loops
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
@@ -84,7 +85,9 @@ def finish(sch: TVMObject, target: Target) -> TVMObject:
     threads that do nothing.
     """
     func = sch.mod["main"]
-    if not target.is_gpu:
+    if target.is_gpu:
+        func = share_parallel_loops(func, target)
+    else:
         func = load_lanes(skip_padding(overlap_tails(func)))
     return te_dot.selected(func, target)
 

@@ -99,8 +99,18 @@ def compute(spec: KernelSpec) -> list[Any]:
 
         return tirx.SeqStmt([over(shape[2:], clear), over(taken[2:], put)])
 
+    # TE's own would begin at an offset, which a GPU's kernels are not given.
+    buffers = [
+        tirx.decl_buffer(source.shape, source.dtype, source.op.name) for source in (x, checked)
+    ]
     y = te.extern(
-        [shape], [x, checked], make, name="output", dtype=spec.output.dtype, attrs={KIND: "map"}
+        [shape],
+        [x, checked],
+        make,
+        name="output",
+        in_buffers=buffers,
+        out_buffers=[tirx.decl_buffer(shape, spec.output.dtype, "output")],
+        attrs={KIND: "map"},
     )
     return [x, indices, y]
 

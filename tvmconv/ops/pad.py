@@ -104,6 +104,9 @@ def compute(spec: KernelSpec) -> list[Any]:
         if layout.block > 1:
             lane = place.pop()
             place[1] = place[1] * layout.block + lane if moves[1] else place[1]
+            if moves[1] and mode != "constant":
+                # Lanes behind the last channel have no source of their own.
+                place[1] = te.min(place[1], spec.output.shape[1] - 1)
         place = [q - low for q, low in zip(place, lows, strict=True)]
         sizes = layout.shape
         inside = [
