@@ -57,6 +57,7 @@ def test_problem(target: str) -> None:
     [
         "qconv2d:1x16x8x8:16x3x3:padding=1:zero_point=7",
         "qconv2d:1x16x8x8:16x3x3:padding=1:dtype=int8:scale=0.0004:out_zero_point=-3",
+        "qconv1d:1x16x2:8x9:stride=2:padding=4,14:dilation=2:groups=2",  # few and long sums
         "depthwise_qconv2d:1x24x9x9:24x3x3:padding=1:scale=0.01:zero_point=3",
     ],
 )
