@@ -23,7 +23,7 @@ from tvmconv.autoschedule.space import Candidate
 from tvmconv.graph.halos import halo_fill, window_halo
 from tvmconv.host import CPUINFO, parse_cpuinfo
 from tvmconv.kernel import KernelSpec, canonical_json
-from tvmconv.layout import Layout
+from tvmconv.layout import HALVES, Layout
 from tvmconv.ops import Case, Operator
 from tvmconv.problem import Problem
 from tvmconv.target import Target, load_target, targets
@@ -72,7 +72,7 @@ def sliced(layout: Layout, before: int = 1, after: int = 1) -> Layout:
 
 def unwritten(dtype: str) -> float:
     """What an output holds before it is written."""
-    return np.nan if np.dtype(dtype).kind == "f" else 1 if dtype == "bool" else 85
+    return np.nan if np.dtype(dtype).kind in "fV" else 1 if dtype == "bool" else 85
 
 
 # --- descriptions
@@ -254,11 +254,14 @@ class Compiled:
         from tvmconv._tvm import tvm
 
         arguments = [np.asarray(array, order="C") for array in kernel.arguments()]
-        tensors = [tvm.runtime.tensor(array) for array in arguments]
+        words = [a.view(np.uint16) if str(a.dtype) in HALVES else a for a in arguments]
+        tensors = [tvm.runtime.tensor(array) for array in words]
         self.module[f"k{number}"](*tensors)
         buffer, layout = np.array(tensors[-1].numpy()), kernel.spec.output
+        buffer = buffer.view(arguments[-1].dtype)
         got = unpack(buffer, layout).copy()
         own_region(buffer, layout)[...] = unwritten(layout.dtype)
+        buffer = buffer.astype(np.float32) if layout.dtype in HALVES else buffer
         untouched = np.full_like(buffer, unwritten(layout.dtype))
         np.testing.assert_array_equal(buffer, untouched, f"{kernel.spec.op} wrote outside")
         return got
@@ -293,7 +296,7 @@ def run(kernels: Sequence[Kernel], target: Target | None = None) -> list[Array]:
 
 def reference(kernel: Kernel) -> Array:
     """What a kernel of an operator without a family has to give, in float64."""
-    data = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in kernel.data]
+    data = [a.astype(np.float64) if a.dtype.kind in "fV" else a for a in kernel.data]
     return np.asarray(ops.get(kernel.spec.op).reference(data, kernel.spec.attrs))
 
 

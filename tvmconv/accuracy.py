@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 
 from tvmconv.errors import InputError
+from tvmconv.layout import HALVES
 from tvmconv.ops import Array, Float64, activation
 from tvmconv.ops.options import BYTE_DTYPES
 from tvmconv.problem import Problem
@@ -143,6 +144,8 @@ def check(
 def check_exact(problem: Problem, got: Array, reference: Float64) -> AccuracyReport:
     """Compare an output of :func:`integer_inputs` with its reference, which it has to equal.
 
+    A half is rounded once, when the sum is stored.
+
     Raises
     ------
     InputError
@@ -150,7 +153,9 @@ def check_exact(problem: Problem, got: Array, reference: Float64) -> AccuracyRep
     """
     if not is_exact(problem):
         raise InputError(f"{problem}: its arithmetic rounds, integers cannot be compared exactly")
-    return _compare(got, reference, np.zeros_like(reference), problem.dtypes["output"])
+    dtype = problem.dtypes["output"]
+    rounded = reference.astype(dtype).astype(np.float64) if dtype in HALVES else reference
+    return _compare(got, rounded, np.zeros_like(reference), dtype)
 
 
 def check_network(
@@ -244,8 +249,8 @@ def is_exact(problem: Problem) -> bool:
 def integer_inputs(problem: Problem, seed: int) -> dict[str, Array]:
     """Draw small integers, none of them 0, whose every partial sum is representable.
 
-    The largest is at most 8 and leaves ``taps·m² + m`` below 1/u of the accumulator and of the
-    output, so sums are exact in any order. Maxima have larger ones, or most would be equal; those
+    The largest is at most 8 and leaves ``taps·m² + m`` below 1/u of the accumulator, so sums are
+    exact in any order. Maxima have larger ones, or most would be equal; those
     of integer types have all that there are.
 
     Raises
@@ -255,13 +260,13 @@ def integer_inputs(problem: Problem, seed: int) -> dict[str, Array]:
     """
     if problem.dtype in BYTE_DTYPES:
         return random_inputs(problem, seed)
-    limit = 1 / max(problem.element.roundoff, problem.element.acc_roundoff)
+    limit = 1 / problem.element.acc_roundoff
     largest = min(8, int(sqrt(limit / (problem.taps + 1))))
     if problem.family.largest_sum is not None:
         sums = {m: problem.family.largest_sum(problem, m) for m in range(1, largest + 1)}
         largest = max((m for m, total in sums.items() if total < limit), default=0)
     if problem.family.arithmetic == "maximum":
-        largest = int(min(limit, 2**16))
+        largest = int(min(1 / problem.element.roundoff, 2**16))
     if largest < 1:
         raise InputError(f"{problem}: a sum of {problem.taps} terms cannot be exact")
     rng = np.random.default_rng(seed)
@@ -298,7 +303,7 @@ class Trial:
     def poisoned_output(self) -> Array:
         """An output array of NaN, or large integers, so that what a kernel leaves out is seen."""
         dtype = np.dtype(self.problem.dtypes["output"])
-        poison = np.nan if dtype.kind == "f" else np.iinfo(dtype).max - 2
+        poison = np.nan if dtype.kind in "fV" else np.iinfo(dtype).max - 2
         return np.full(self.problem.output_shape, poison, dtype)
 
 

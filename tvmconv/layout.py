@@ -14,6 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - from here on NumPy knows bfloat16
+
+#: Types in which numbers are stored, but not computed with.
+HALVES = ("float16", "bfloat16")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -119,6 +124,11 @@ class Layout:
             raise ValueError(f"{self} has no words of four channels")
         shape = (self.shape[0], self.own_slots * (self.block // 4), *self.shape[2:])
         return replace(self, shape=shape, block=self.block // 4, dtype="int32", fill=0)
+
+    @property
+    def in_float32(self) -> Layout:
+        """The same tensor with float32 in place of a half."""
+        return replace(self, dtype="float32") if self.dtype in HALVES else self
 
     def with_halo(self, lows: Sequence[int], highs: Sequence[int], fill: int = 0) -> Layout:
         """The same tensor with a halo at least that wide, which holds ``fill``."""

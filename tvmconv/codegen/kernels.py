@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tvmconv import ops, te_dot
 from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
 from tvmconv.autoschedule.space import Candidate, space_for
+from tvmconv.codegen import halves
 from tvmconv.codegen.cuda.parallel import share_parallel_loops
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
@@ -38,7 +39,8 @@ def prim_func(spec: KernelSpec, symbol: str, *, aligned: bool = False) -> TVMObj
     compute = ops.get(spec.op).compute
     if compute is None:
         raise ValueError(f"{spec.op} is no kernel")
-    func = te.create_prim_func(compute(spec)).with_attr("global_symbol", symbol)
+    func = te.create_prim_func(compute(halves.in_float32(spec, is_gpu=aligned)))
+    func = halves.marked(func.with_attr("global_symbol", symbol), spec)
     func = retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
     if aligned:
         return func
@@ -89,7 +91,7 @@ def finish(sch: TVMObject, target: Target) -> TVMObject:
         func = share_parallel_loops(func, target)
     else:
         func = load_lanes(skip_padding(overlap_tails(func)))
-    return te_dot.selected(func, target)
+    return halves.stored(te_dot.selected(func, target), target)
 
 
 def lowering(*funcs: TVMObject) -> TVMObject:

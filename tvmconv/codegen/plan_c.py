@@ -16,6 +16,7 @@ from tvmconv.codegen.plan import (
     UnpackStep,
     element_bytes,
 )
+from tvmconv.layout import HALVES
 from tvmconv.runtime.inspect import DTYPES
 
 #: The symbols that the generated tables expect of the object with the model's data.
@@ -43,6 +44,11 @@ def numbers(values: Sequence[int]) -> str:
 def _dtype(name: str) -> str:
     code, bits = DTYPES[name]
     return f"{{{code}, {bits}, 1}}"
+
+
+def _seen(name: str) -> str:
+    """The element type that a kernel takes: words for halves (:mod:`tvmconv.codegen.halves`)."""
+    return "uint16" if name in HALVES else name
 
 
 class Tables:
@@ -86,7 +92,8 @@ class Tables:
 
     def _kernel(self, number: int, step: KernelStep) -> str:
         rows = [
-            f"  {{{_place(a)}, {len(a.shape)}, {_dtype(a.dtype)}, {self.shape(a.shape)}}},"
+            f"  {{{_place(a)}, {len(a.shape)}, {_dtype(_seen(a.dtype))}, "
+            f"{self.shape(a.shape)}}},"
             for a in step.arguments
         ]
         self.lines += [

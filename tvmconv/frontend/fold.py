@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tvmconv.errors import InputError
 from tvmconv.frontend.limits import MAX_ARITHMETIC
 from tvmconv.frontend.tensors import DTYPES, dtype_name
+from tvmconv.layout import HALVES
 from tvmconv.ops._shapes import size
 
 if TYPE_CHECKING:
@@ -106,14 +107,19 @@ def _cast_to(node: OnnxNode, builder: Builder, dtype: str) -> Value:
     x = node.input(0)
     if x.dtype == dtype:
         return x
+    floats = ("float32", *HALVES)
+    if x.data is None and x.dtype in floats and dtype in floats:
+        return builder.emit("cast", [x], {"to": dtype})
+    if x.data is None and x.dtype in HALVES and dtype == "bool":
+        return builder.emit("is_not_zero", [x])
+    if x.data is None and x.dtype == "bool" and dtype in HALVES:
+        return builder.emit("cast", [builder.emit("as_number", [x])], {"to": dtype})
     casts = {("bool", "float32"): "as_number", ("float32", "bool"): "is_not_zero"}
     if x.data is None and (x.dtype, dtype) in casts:
         return builder.emit(casts[x.dtype, dtype], [x])
     if x.data is None and dtype == "float32" and x.dtype in ("int32", "uint8", "int8"):
         return builder.emit("dequantize", [x], {"scale": 1.0, "zero_point": 0})
     data = _data(node, 0)
-    if dtype == "bfloat16":
-        node.fail("a cast to bfloat16 is not supported")
     _check_size(node, builder, data.shape, np.dtype(dtype))
     return builder.constant(data.astype(dtype))
 

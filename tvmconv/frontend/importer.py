@@ -16,6 +16,7 @@ from tvmconv.frontend.read import check_graph, opset_version
 from tvmconv.frontend.show import quoted
 from tvmconv.frontend.tensors import DTYPES, dtype_name, to_array
 from tvmconv.graph.ir import Graph, Value
+from tvmconv.layout import HALVES
 from tvmconv.ops._shapes import text
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tvmconv.ops import Importer
 
 #: Element types that run-time tensors may have.
-COMPUTE_DTYPES = ("float32", "bool", "int8", "uint8", "int32", "int64")
+COMPUTE_DTYPES = ("float32", *HALVES, "bool", "int8", "uint8", "int32", "int64")
 
 
 def importers() -> dict[str, Importer]:

@@ -20,6 +20,7 @@ from tvmconv.frontend import show
 from tvmconv.frontend.limits import ConstantBudget, check_shape
 from tvmconv.frontend.show import quoted
 from tvmconv.graph.ir import Node, Value
+from tvmconv.layout import HALVES
 from tvmconv.ops._shapes import axes_in
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def _result_dtype(
         return operator.output_dtype([value.dtype for value in inputs], attrs)
     dtype = _common_dtype(inputs)
     free = folds or operator.any_dtype or operator.family is not None
-    if not free and dtype != "float32":
+    if not free and dtype not in ("float32", *HALVES):
         raise InputError(f"is not supported for {dtype} tensors that are computed at run time")
     return dtype
 

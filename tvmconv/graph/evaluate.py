@@ -95,7 +95,7 @@ def _bind(graph: Graph, inputs: Inputs, dtype: str) -> dict[Value, Array]:
                 f"{graph.name}: input '{value.name}' must have shape {value.shape}, "
                 f"has {array.shape}"
             )
-        floats = np.dtype(value.dtype).kind == "f"
+        floats = np.dtype(value.dtype).kind in "fV"  # V: bfloat16
         bound[value] = array.astype(dtype if floats else value.dtype, copy=False)
     return bound
 
@@ -103,4 +103,4 @@ def _bind(graph: Graph, inputs: Inputs, dtype: str) -> dict[Value, Array]:
 def _constant(value: Value, dtype: str) -> Array:
     """Return a constant's elements in that dtype."""
     data = np.asarray(value.data)
-    return data.astype(dtype, copy=False) if data.dtype.kind == "f" else data
+    return data.astype(dtype, copy=False) if data.dtype.kind in "fV" else data

@@ -31,7 +31,7 @@ from tvmconv.graph.fuse import FAMILY, base_inputs
 from tvmconv.graph.halos import non_negative, tests_edges
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.kernel import KernelSpec, canonical_json
-from tvmconv.layout import Layout, itemsize
+from tvmconv.layout import HALVES, Layout, itemsize
 from tvmconv.ops import Shape, phase_planes
 from tvmconv.problem import Problem
 
@@ -98,7 +98,7 @@ def _move(value: Value, clock: Clock) -> float:
 def _seconds(node: Node, graph: Graph, block: int, clock: Clock) -> tuple[float, float]:
     """Times of a node on blocks and on planes, infinite where it has no such kernel."""
     weights = node.inputs[1 : base_inputs(node)] if node.op in FAMILY else []
-    floats = node.inputs[0].dtype == "float32"
+    floats = node.inputs[0].dtype in ("float32", *HALVES)
     if node.op in BOTH and floats and all(v.is_constant for v in weights) and _is_open(node):
         given = node.inputs[0] in graph.inputs and node.inputs[0].shape[1] < block
         taken = 1 if given and ops.get(node.op).layout == "any" else block

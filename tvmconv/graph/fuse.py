@@ -31,6 +31,7 @@ from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.graph.padding import split_padding_modes
 from tvmconv.graph.parts import split_parts
 from tvmconv.graph.shuffle import fold_shuffles
+from tvmconv.layout import HALVES
 from tvmconv.problem import Problem
 
 #: Operators that can take a program.
@@ -145,7 +146,7 @@ def _program(node: Node) -> Program | None:
 def _binary(op: str, x: Value, other: Value, *, reverse: bool) -> Program:
     """The program of one step with an operand, or with a number if that is all the operand is."""
     step: dict[str, Any] = {"op": op, "reverse": True} if reverse else {"op": op}
-    if other.data is not None and other.data.size == 1 and other.dtype == "float32":
+    if other.data is not None and other.data.size == 1 and other.dtype in ("float32", *HALVES):
         return x, [{**step, "scalar": float(other.data.reshape(-1)[0])}], []
     return x, [{**step, "operand": 0}], [other]
 

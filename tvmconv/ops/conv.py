@@ -47,7 +47,7 @@ def validate(problem: Problem) -> None:
                          f" got {problem.groups}")  # fmt: skip
     if winograd.tile_outputs(problem) and not winograd.fits(problem):
         problem.fail("algorithm", f"{problem.option('algorithm')} is for filters of 3 taps"
-                     " along some axis, with stride and groups 1")  # fmt: skip
+                     " along some axis, with stride and groups 1, in float32")  # fmt: skip
 
 
 def inputs(problem: Problem) -> dict[str, Shape]:
@@ -262,7 +262,7 @@ BAD_CASES = (
     ("conv2d:1x64x56x56", "filter sizes are missing"),
     ("conv2d:1x64x56x56:64x3x3:strides=2", "option 'strides' is unknown; did you mean stride?"),
     ("conv2d:1x64x56x56:64x3x3:stride=2:stride=2", "stride is given twice"),
-    ("conv2d:1x64x56x56:64x3x3:dtype=float8", "dtype must be one of float32, got 'float8'"),
+    ("conv2d:1x64x56x56:64x3x3:dtype=float8", "dtype must be one of float32, float16, bfloat16, got 'float8'"),
     ("conv2d:1x64x56x56:64x3x3:activation=rellu", "did you mean relu"),
     ("conv2d:1x64x56x56:64x3x3:bias=yes", "bias must be true or false, got 'yes'"),
     ("conv2d:1x8x9x9:8x3x3:dilation=2000000000", "dilation makes the filter span 4000000001"),

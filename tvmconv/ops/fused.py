@@ -55,7 +55,7 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
 def _wide(array: Array) -> Array:
     """Floats in float64, other numbers as they are."""
     array = np.asarray(array)
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    return array.astype(np.float64) if array.dtype.kind in "fV" else array  # V: bfloat16
 
 
 def compute(spec: KernelSpec) -> list[Any]:

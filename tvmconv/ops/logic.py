@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tvmconv import te_math
 from tvmconv.errors import InputError
 from tvmconv.kernel import KernelSpec
+from tvmconv.layout import HALVES
 from tvmconv.ops import BadCase, Case, Importer, Operator, expressions, register
 from tvmconv.ops._shapes import Shape, broadcast, expect_inputs
 
@@ -139,7 +140,8 @@ def _make_dtype(function: Logic) -> Callable[[Sequence[str], Attrs], str]:
         if len(shared) > 1:
             raise InputError(f"inputs have different element types: {', '.join(sorted(shared))}")
         for given, wanted in pairs:
-            fits = given != "bool" if wanted == "number" else wanted in ("any", given)
+            kind = "float32" if given in HALVES else given
+            fits = given != "bool" if wanted == "number" else wanted in ("any", kind)
             if not fits:
                 raise InputError(f"takes {wanted}, not {given}")
         return shared.pop() if function.output == "any" else function.output

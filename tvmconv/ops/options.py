@@ -57,7 +57,7 @@ DTYPES = {
     "int32": DType(4, 0.0, 0.0, 0.0),
 }
 #: Those that problems may have today.
-SUPPORTED_DTYPES = ("float32",)
+SUPPORTED_DTYPES = ("float32", "float16", "bfloat16")
 #: Those of quantised problems.
 BYTE_DTYPES = ("uint8", "int8")
 

@@ -55,7 +55,8 @@ ONLINE = "winograd4_online"
 
 def fits(problem: Problem) -> bool:
     """Whether a convolution can be computed so, if its input lies in channel blocks."""
-    return problem.groups == 1 and TAPS in problem.kernel and all(s == 1 for s in problem.stride)
+    steps = all(s == 1 for s in problem.stride)
+    return problem.groups == 1 and TAPS in problem.kernel and steps and problem.dtype == "float32"
 
 
 def alternatives(problem: Problem) -> tuple[str, ...]:

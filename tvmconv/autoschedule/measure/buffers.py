@@ -24,7 +24,7 @@ def poison(op: str, dtype: str) -> float:
     """What spreads into the results of an operator that reads it; of integers a large one."""
     if dtype == "bool":
         return True
-    if np.dtype(dtype).kind != "f":
+    if np.dtype(dtype).kind not in "fV":  # V: bfloat16
         return int(np.iinfo(dtype).max) - 2
     return np.inf if "max" in op else np.nan  # maxima do not see NaN
 

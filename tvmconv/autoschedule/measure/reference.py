@@ -167,7 +167,7 @@ def _check_without_problem(spec: KernelSpec) -> Check:
     names = {spec.op, *(step["op"] for step in spec.program)}
     if names & _POSITIVE:
         data = [np.abs(array) + np.float32(0.25) for array in data]
-    wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in data]
+    wide = [a.astype(np.float64) if a.dtype.kind in "fV" else a for a in data]
     reference = np.asarray(ops.get(spec.op).reference(wide, spec.attrs))
     size = np.abs(reference)
     bound = _RELATIVE * size + _ABSOLUTE * float(np.nanmax(size, initial=0.0))
