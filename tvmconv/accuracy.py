@@ -26,7 +26,7 @@ import numpy as np
 from tvmconv.errors import InputError
 from tvmconv.layout import HALVES
 from tvmconv.ops import Array, Float64, activation
-from tvmconv.ops.options import BYTE_DTYPES
+from tvmconv.ops.options import BYTE_DTYPES, DTYPES
 from tvmconv.problem import Problem
 
 #: What Winograd's transforms F(m, 3) add to c; its relative L2 error is limited too.
@@ -35,6 +35,8 @@ WINOGRAD_L2 = 2e-5
 NETWORK_RTOL, NETWORK_ATOL = 1e-3, 1e-5
 #: Relative L2 error of a quantised network's output beside the model's in float arithmetic.
 QUANTISED_L2 = 0.05
+#: Of a network in halves: what its layers may amplify, and elements beside their mean square.
+_HALVES_GAIN, _HALVES_SPREAD = 4.0, 8.0
 #: Roundings that an activation may take, in units of u.
 _ACTIVATION_ROUNDINGS = 8
 #: A reference counts if at least this share of it is not zero; relu alone makes half of it zero.
@@ -164,6 +166,35 @@ def check_network(
     """Compare an output of a whole network: ``|got - y| <= atol + rtol·|y|``."""
     expected = np.asarray(reference, np.float64)
     return _compare(got, expected, atol + rtol * np.abs(expected), str(reference.dtype))
+
+
+def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> AccuracyReport:
+    """Compare an output of a network that is stored in halves.
+
+    Rounding a tensor changes it by at most u in relative L2 norm, at random; after R roundings one
+    after the other, of activations and of weights, errors of √R·u are expected. Let
+
+        s = 4·u·√R,  4 for what layers amplify.
+
+    Right is ``‖got - y‖ <= s·‖y‖`` and, element by element, ``|got - y| <= s·(|y| + 8·rms(y))``.
+
+    Parameters
+    ----------
+    dtype : {"float16", "bfloat16"}
+        What is stored.
+    roundings : int
+        R, at least 1: see :func:`tvmconv.graph.precision.roundings`.
+    """
+    wide = np.asarray(reference, np.float64)
+    share = _HALVES_GAIN * DTYPES[dtype].roundoff * sqrt(max(roundings, 1))
+    rms = float(np.sqrt(np.mean(np.square(wide)))) if wide.size else 0.0
+    bound = share * (np.abs(wide) + _HALVES_SPREAD * rms)
+    report = _compare(got, wide, bound, str(got.dtype))
+    norm = float(np.linalg.norm(got.astype(np.float64) - wide)) / (rms * sqrt(wide.size) or 1.0)
+    if report.passed and norm > share:
+        message = f"relative L2 error {norm:.2e} is over {share:.2e}"
+        return AccuracyReport("wrong", norm / share, None, message)
+    return report
 
 
 def _compare(got: Array, reference: Float64, bound: Float64, dtype: str) -> AccuracyReport:

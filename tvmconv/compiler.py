@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from tvmconv.errors import InputError
 from tvmconv.layout import itemsize
 from tvmconv.runtime.inspect import DEFAULT_PREFIX
 from tvmconv.target import Target, load_target
@@ -153,6 +154,7 @@ def compile_parts(
     tuned: bool = True,
     exact: bool = False,
     split_separable: bool = False,
+    precision: str = "float32",
     progress: Progress | None = None,
     fused: bool = False,
     images: ImageBuilder | None = None,
@@ -182,6 +184,9 @@ def compile_parts(
     split_separable : bool
         Whether convolutions whose weights are exactly of low rank become two of fewer
         multiply-adds (:mod:`tvmconv.graph.low_rank`).
+    precision : {"float32", "float16", "bfloat16"}
+        What a float32 network's activations and weights are stored in
+        (:mod:`tvmconv.graph.precision`); its inputs and outputs stay as they are.
     progress : callable, optional
         ``progress(what, done, total)``.
     fused : bool
@@ -214,6 +219,12 @@ def compile_parts(
         from tvmconv.graph.low_rank import split_low_rank
 
         graph = split_low_rank(graph)
+    if precision != "float32":
+        from tvmconv.graph.precision import stored_in
+
+        if _is_problem(model):
+            raise InputError(f"{model}: precision is for models; a problem has dtype={precision}")
+        graph = stored_in(graph, precision)
     target = target.with_threads(threads)
     chooser = Chooser.of(target, open_logs(log, target) if tuned else None, exact)
     if not _is_problem(model):
@@ -310,6 +321,7 @@ def compile(
     tuned: bool = True,
     exact: bool = False,
     split_separable: bool = False,
+    precision: str = "float32",
     progress: Progress | None = None,
     fused: bool = False,
     images: ImageBuilder | None = None,
@@ -338,6 +350,7 @@ def compile(
             tuned=tuned,
             exact=exact,
             split_separable=split_separable,
+            precision=precision,
             progress=progress,
             fused=fused,
             images=images,

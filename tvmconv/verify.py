@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmconv.accuracy import NETWORK_ATOL, QUANTISED_L2, check_network
+from tvmconv.accuracy import NETWORK_ATOL, QUANTISED_L2, check_halves, check_network
 from tvmconv.errors import InputError
-from tvmconv.ops.options import BYTE_DTYPES
+from tvmconv.layout import HALVES
+from tvmconv.ops.options import BYTE_DTYPES, DTYPES
 from tvmconv.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def verify(
     log: Logs = None,
     tuned: bool = True,
     exact: bool = False,
+    precision: str = "float32",
     emulate: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -130,7 +132,7 @@ def verify(
     target : Target, name or file
     bisect : bool
         If an output is wrong, find the first node whose output is.
-    threads, batch, params, log, tuned, exact
+    threads, batch, params, log, tuned, exact, precision
         As for :func:`tvmconv.compile`.
     emulate : bool
         For a GPU target: run its kernels on this machine's CPU, and check each access to memory
@@ -161,7 +163,7 @@ def verify(
         make = partial(RemoteModule.compile, runner=runner)
     build: Build = partial(
         make, target=machine, threads=threads, log=log, tuned=tuned, exact=exact,
-        progress=progress,
+        precision=precision, progress=progress,
     )  # fmt: skip
     emulated: AbstractContextManager[None] = nullcontext()
     if emulate:
@@ -169,7 +171,7 @@ def verify(
 
         emulated, build = emulation(machine), emulated_build(build, machine)
     with emulated:
-        return _verify(model, machine, build, params, batch, seed, bisect)
+        return _verify(model, machine, build, params, batch, seed, bisect, precision)
 
 
 def _verify(
@@ -180,8 +182,12 @@ def _verify(
     batch: int | None,
     seed: int,
     bisect: bool,
+    precision: str,
 ) -> VerifyReport:
     from tvmconv.frontend import is_problem_text
+
+    if bisect and precision != "float32":
+        raise InputError("bisect looks for a wrong node of a network in float32")
 
     if isinstance(model, str) and is_problem_text(model):
         if batch is not None or bisect:
@@ -189,7 +195,7 @@ def _verify(
         return _verify_problem(model, machine, build, params, seed)
     if params is not None:
         raise InputError("params are for problems; a model has its own weights")
-    return _verify_network(model, machine, build, batch, seed, bisect)
+    return _verify_network(model, machine, build, batch, seed, bisect, precision)
 
 
 def _verify_problem(
@@ -218,10 +224,12 @@ def _verify_problem(
 
 
 def _verify_network(
-    model: Any, target: Target, build: Build, batch: int | None, seed: int, bisect: bool
-) -> VerifyReport:
+    model: Any, target: Target, build: Build, batch: int | None, seed: int, bisect: bool,
+    precision: str,
+) -> VerifyReport:  # fmt: skip
     from tvmconv.frontend import load
     from tvmconv.frontend.read import read_model
+    from tvmconv.graph.evaluate import evaluate
     from tvmconv.models import resolve
     from tvmconv.oracle import before_softmax, evaluate_model
 
@@ -235,7 +243,16 @@ def _verify_network(
     got = module(feeds)
     wanted = evaluate_model(proto, feeds, names)
     outputs = [output.name for output in proto.graph.output]
-    if is_quantised(graph):
+    dtype, count = _halves(graph, precision)
+    if dtype:
+        if precision == "float32":  # ONNX's evaluator would round in every step, as nobody has to
+            wanted = evaluate(graph, feeds)
+        reports = [check_halves(y, ref, dtype, count) for y, ref in zip(got, wanted, strict=True)]
+        checks = tuple(
+            OutputCheck(name, y.shape, r.ratio, r.message, r.passed)
+            for name, y, r in zip(outputs, got, reports, strict=True)
+        )
+    elif is_quantised(graph):
         checks = _check_quantised(graph, feeds, outputs, got, wanted)
     else:
         triples = zip(outputs, got, wanted, strict=True)
@@ -244,6 +261,16 @@ def _verify_network(
     if bisect and not all(c.ok for c in checks):
         wrong = first_wrong_node(graph, feeds, build)
     return VerifyReport(str(label), target.name, checks, wrong)
+
+
+def _halves(graph: Graph, precision: str) -> tuple[str, int]:
+    """What a network is stored in, if in halves, else an empty text; and how often it rounds."""
+    from tvmconv.graph.precision import roundings, stored_in
+
+    graph = stored_in(graph, precision)
+    found = {v.dtype for node in graph.nodes for v in (*node.inputs, node.output)} & {*HALVES}
+    dtype = max(found, key=lambda name: DTYPES[name].roundoff, default="")
+    return dtype, roundings(graph)
 
 
 def is_quantised(graph: Graph) -> bool:

@@ -106,6 +106,13 @@ log_option: _Decorator[Any] = click.option(
 untuned_option: _Decorator[Any] = click.option(
     "--untuned", is_flag=True, help="Use no tuning log, not even the shipped ones."
 )
+precision_option: _Decorator[Any] = click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What a model's activations and weights are stored in; sums are float32.",
+)
 exact_option: _Decorator[Any] = click.option(
     "--exact",
     is_flag=True,

@@ -16,6 +16,7 @@ from tvmconv.cli._options import (
     log_option,
     model_source,
     params_option,
+    precision_option,
     target_option,
     threads_option,
     untuned_option,
@@ -81,6 +82,7 @@ DUMPS = {
 )
 @batch_option
 @params_option
+@precision_option
 @debug_option
 def command(
     model: str,
@@ -97,6 +99,7 @@ def command(
     split_separable: bool,
     batch: int | None,
     params: Path | None,
+    precision: str,
 ) -> None:
     """Compile a model, or one problem, to a file that runs by itself."""
     source = model_source(model)
@@ -132,6 +135,7 @@ def command(
             log=logs,
             tuned=not untuned,
             exact=exact,
+            precision=precision,
             split_separable=split_separable,
             progress=progress,
             images=images,

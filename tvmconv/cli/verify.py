@@ -15,6 +15,7 @@ from tvmconv.cli._options import (
     make_runner,
     model_source,
     params_option,
+    precision_option,
     runner_option,
     target_option,
     threads_option,
@@ -37,6 +38,7 @@ from tvmconv.target import load_target
 @exact_option
 @batch_option
 @params_option
+@precision_option
 @runner_option
 @timeout_option
 @json_option
@@ -52,6 +54,7 @@ def command(
     exact: bool,
     batch: int | None,
     params: Path | None,
+    precision: str,
     runner: str | None,
     timeout: float | None,
     as_json: bool,
@@ -72,6 +75,7 @@ def command(
             log=log,
             tuned=not untuned,
             exact=exact,
+            precision=precision,
             batch=batch,
             params=params,
             progress=progress,

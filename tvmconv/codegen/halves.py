@@ -49,6 +49,8 @@ def marked(func: TVMObject, spec: KernelSpec) -> TVMObject:
     packed = ""
     if spec.attrs.get("problem") and spec.op != "pack_weight":
         problem = Problem.parse(spec.attrs["problem"])
+        if problem.dtype != inputs[0] and {problem.dtype, inputs[0]} & {*HALVES}:
+            raise ValueError(f"{problem}: x is {inputs[0]}")
         packed = problem.dtype if "weight" in problem.inputs else ""
     between = [packed] * (len(func.params) - len(inputs) - 1)
     dtypes = [inputs[0], *between, *inputs[1:], spec.output.dtype]

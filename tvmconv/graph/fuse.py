@@ -87,7 +87,7 @@ def _whole_map(dense: Node, x: Value) -> list[Node]:
     )  # fmt: skip
     bias = len(dense.inputs) > 2
     old = Problem.parse(dense.attrs["problem"])
-    options: dict[str, object] = {"activation": old.activation} if old.activation else {}
+    options: dict[str, object] = {"activation": old.activation, "dtype": old.dtype}
     problem = Problem.make("conv", x.shape, (units, *x.shape[2:]), bias=bias, **options)
     result = Value(f"{dense.output.name}:map", (x.shape[0], units, *(1,) * rank), x.dtype)
     return [

@@ -125,7 +125,7 @@ def _half_start(node: Node, count: int) -> int:
 
 def _node(node: Node, x: Value, plain: Problem, arrays: list[Any], text: str) -> Node:
     """A gated convolution in the place of a product."""
-    names = ("stride", "padding", "dilation", "bias")
+    names = ("stride", "padding", "dilation", "bias", "dtype")
     options = {**{name: plain.option(name) for name in names}, "activation": text}
     problem = Problem("gated_conv", plain.input_shape, plain.filter_shape, options)
     weights = [

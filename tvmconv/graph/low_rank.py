@@ -56,6 +56,7 @@ def _split(node: Node) -> list[Node]:
         return [node]
     problem = Problem.parse(node.attrs["problem"])
     plain = problem.option("algorithm") in ("auto", None)
+    plain = plain and problem.dtype == "float32"
     if not plain or (problem.groups > 1 and node.op == "conv"):
         return [node]
     if node.inputs[1].data is None or not np.isfinite(node.inputs[1].data).all():

@@ -31,7 +31,7 @@ _GATE = 0.25
 
 def half(problem: Problem) -> Problem:
     """The convolution that makes one half, before its activation."""
-    names = ("stride", "padding", "padding_mode", "dilation", "bias")
+    names = ("stride", "padding", "padding_mode", "dilation", "bias", "dtype")
     options = {name: problem.option(name) for name in names}
     return Problem("conv", problem.input_shape, problem.filter_shape, options)
 

@@ -52,12 +52,12 @@ _INNER_ACTIVATION = opt.activation_of("inner_activation")
 @lru_cache(maxsize=1024)
 def parts(problem: Problem) -> tuple[Problem, ...]:
     """The depthwise convolution and the pointwise one."""
-    window = {name: problem.option(name) for name in ("stride", "padding", "dilation")}
+    window = {name: problem.option(name) for name in ("stride", "padding", "dilation", "dtype")}
     inner = {"bias": problem.option("inner_bias"), "activation": problem.option("inner_activation")}
     filters = (problem.ci, *problem.kernel)
     depthwise = Problem("depthwise_conv", problem.input_shape, filters, {**window, **inner})
     points = (problem.co, *(1,) * problem.rank)
-    outer = {"bias": problem.bias, "activation": problem.activation}
+    outer = {"bias": problem.bias, "activation": problem.activation, "dtype": problem.dtype}
     return depthwise, Problem("conv", depthwise.output_shape, points, outer)
 
 

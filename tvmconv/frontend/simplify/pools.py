@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvmconv.frontend.limits import ConstantBudget
 from tvmconv.frontend.simplify.rewrite import rebuild
 from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.layout import HALVES
 from tvmconv.problem import Problem
 
 _GLOBAL = {"avg_pool": "global_avg_pool", "max_pool": "global_max_pool"}
@@ -28,7 +29,8 @@ def _reduction(node: Node) -> list[Node] | None:
     if sorted(node.attrs["axes"]) != list(range(2, rank)):
         return None
     op = _REDUCTIONS[node.op]
-    attrs = {"problem": Problem(op, x.shape).text}
+    half = {"dtype": x.dtype} if x.dtype in HALVES else {}
+    attrs = {"problem": Problem(op, x.shape, options=half).text}
     if node.attrs["keepdims"]:
         return [Node(op, [x], node.output, attrs, node.name)]
     pooled = Value(f"{node.output.name}:pooled", x.shape[:2] + (1,) * (rank - 2), x.dtype)
@@ -50,5 +52,5 @@ def _window(node: Node) -> list[Node] | None:
     if not plain or problem.out_spatial != (1,) * problem.rank:
         return None
     op = _GLOBAL[node.op]
-    attrs = {"problem": Problem(op, problem.input_shape).text}
+    attrs = {"problem": Problem(op, problem.input_shape, options={"dtype": problem.dtype}).text}
     return [Node(op, node.inputs, node.output, attrs, node.name)]
