@@ -86,12 +86,16 @@ def _contraction(sch: TVMObject, blocks: list[TVMObject]) -> TVMObject | None:
 
 
 def _on_tensor_cores(sch: TVMObject, work: TVMObject, target: Target) -> bool:
-    """Whether a contraction is of float16, whole vectors of it side by side, and the device new."""
+    """Whether a contraction is of float16, whole vectors of it side by side, and the device new.
+
+    One row, as of a dense layer at batch 1, is not worth a tile, and TVM could not lay it out.
+    """
     reads = sch.get(work).reads
     halves = all(str(region.source.ty.dtype) == "float16" for region in reads)
     if not halves or target.gpu.sm < cuda_contraction.ASYNC_SM:
         return False
-    return cuda_product.side_by_side(sch, work) % cuda_mma.LOAD_HALVES == 0
+    rows = cuda_product.axes_of(sch, work).sizes[1]
+    return rows > 1 and cuda_product.side_by_side(sch, work) % cuda_mma.LOAD_HALVES == 0
 
 
 def _product(

@@ -53,9 +53,10 @@ class Emulated:
         got = unpack(buffer, layout).copy()
         own_region(buffer, layout)[...] = unwritten(layout.dtype)
         untouched = np.full_like(buffer, unwritten(layout.dtype))
-        assert np.array_equal(buffer, untouched, equal_nan=buffer.dtype.kind == "f"), (
-            f"{kernel.spec.op} wrote outside its output"
-        )
+        same = buffer == untouched
+        if buffer.dtype.kind in "fV":
+            same = np.isnan(buffer.astype(np.float32))
+        assert same.all(), f"{kernel.spec.op} wrote outside its output"
         return got
 
 
