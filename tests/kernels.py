@@ -170,6 +170,8 @@ def _typed(rng: np.random.Generator, array: Array, dtype: str | None) -> Array:
         return array
     if dtype == "bool":
         return array > 0
+    if dtype in HALVES:
+        return array.astype(dtype)
     limits = np.iinfo(str(dtype))
     low, high = max(limits.min, -400), min(limits.max, 400)
     return rng.integers(low, high, array.shape, dtype, endpoint=True)

@@ -248,7 +248,7 @@ MODELS: list[tuple[Callable[[onnx.ModelProto], object], str]] = [
     (make_sequence, "input 'x' is not a tensor"),
     (
         lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", TensorProto.INT64),
-        "dtype must be one of float32, got 'int64'",
+        "dtype must be one of float32, float16, bfloat16, got 'int64'",
     ),
     (
         lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 77),

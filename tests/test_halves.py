@@ -140,7 +140,6 @@ def test_other_operators(op: Operator, case: Case) -> None:
             np.testing.assert_allclose(got, wanted, rtol=unit, atol=max(2e-6 * size, 2.0**-24))
 
 
-
 @pytest.mark.parametrize("name", ["host", "x86-64-v2"])
 def test_conversions_to_the_last_bit(name: str) -> None:
     """Every float16, every bfloat16, and floats at and beside the middle of two halves."""
@@ -172,7 +171,9 @@ def test_no_library_converts() -> None:
     problems = [in_half(text, dtype) for text in SAMPLE[:6] for dtype in HALVES]
     for name in ("x86-64-v2", "x86-64-v3", "aarch64", "cortex-a7", "riscv64"):
         target = targets()[name]
-        asm = compile_specs([problem_spec(p, target.layout.channel_block) for p in problems], target).asm
+        asm = compile_specs(
+            [problem_spec(p, target.layout.channel_block) for p in problems], target
+        ).asm
         calls = [line for line in asm.splitlines() if "hf" in line and "call" in line]
         calls += [line for line in asm.splitlines() if line.split()[:1] in (["bl"], ["b"])
                   and "hf" in line]  # fmt: skip

@@ -153,7 +153,9 @@ def test_refused(
 
 def test_other_refusals() -> None:
     imported("MaxPool", [variable(1, 4, 9)], ("y", ""), kernel_shape=[2])
-    with pytest.raises(InputError, match="dtype must be one of float32, got 'int8'"):
+    with pytest.raises(
+        InputError, match="dtype must be one of float32, float16, bfloat16, got 'int8'"
+    ):
         imported("AveragePool", [Value("x", (1, 4, 9), "int8")], kernel_shape=[2])
     with pytest.raises(InputError, match=r"dtype must be one of .*, got 'int64'"):
         imported("MaxPool", [Value("x", (1, 4, 9), "int64")], kernel_shape=[2])

@@ -345,7 +345,9 @@ class Target:
     @property
     def converts_float16(self) -> bool:
         """Whether instructions convert float16, as they do on x86 since AVX2 (its F16C)."""
-        wide = self.arch == "x86_64" and self.vector.bits > 128 and "-f16c" not in self.llvm.features
+        wide = (
+            self.arch == "x86_64" and self.vector.bits > 128 and "-f16c" not in self.llvm.features
+        )
         return wide or self.is_gpu or self.arch == "aarch64"
 
     def with_libc(self, libc: str | None) -> Target:

@@ -92,8 +92,7 @@ class Tables:
 
     def _kernel(self, number: int, step: KernelStep) -> str:
         rows = [
-            f"  {{{_place(a)}, {len(a.shape)}, {_dtype(_seen(a.dtype))}, "
-            f"{self.shape(a.shape)}}},"
+            f"  {{{_place(a)}, {len(a.shape)}, {_dtype(_seen(a.dtype))}, {self.shape(a.shape)}}},"
             for a in step.arguments
         ]
         self.lines += [

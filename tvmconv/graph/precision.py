@@ -25,8 +25,32 @@ PRECISIONS = ("float32", *HALVES)
 
 #: Operators without a family that may stay between two halves.
 _BETWEEN = frozenset(
-    "add mul maximum minimum relu leaky_relu clip sigmoid tanh silu hard_sigmoid hard_swish elu "
-    "prelu abs neg scale_shift concat reshape transpose slice pad channel_shuffle expand".split()
+    [
+        "add",
+        "mul",
+        "maximum",
+        "minimum",
+        "relu",
+        "leaky_relu",
+        "clip",
+        "sigmoid",
+        "tanh",
+        "silu",
+        "hard_sigmoid",
+        "hard_swish",
+        "elu",
+        "prelu",
+        "abs",
+        "neg",
+        "scale_shift",
+        "concat",
+        "reshape",
+        "transpose",
+        "slice",
+        "pad",
+        "channel_shuffle",
+        "expand",
+    ]
 )
 
 

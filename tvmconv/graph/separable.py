@@ -74,7 +74,9 @@ def _joined(first: Node, second: Node) -> Node | None:
     weights = [node.inputs[1:base] for node, base in zip((first, second), bases, strict=True)]
     if not all(value.is_constant for value in (*weights[0], *weights[1])):
         return None
-    options = {name: problems[0].option(name) for name in ("stride", "padding", "dilation", "dtype")}
+    options = {
+        name: problems[0].option(name) for name in ("stride", "padding", "dilation", "dtype")
+    }
     options |= {"inner_bias": problems[0].bias, "inner_activation": text}
     options |= {"bias": problems[1].bias, "activation": problems[1].activation}
     filters = (problems[1].co, *problems[0].kernel)

@@ -262,7 +262,10 @@ BAD_CASES = (
     ("conv2d:1x64x56x56", "filter sizes are missing"),
     ("conv2d:1x64x56x56:64x3x3:strides=2", "option 'strides' is unknown; did you mean stride?"),
     ("conv2d:1x64x56x56:64x3x3:stride=2:stride=2", "stride is given twice"),
-    ("conv2d:1x64x56x56:64x3x3:dtype=float8", "dtype must be one of float32, float16, bfloat16, got 'float8'"),
+    (
+        "conv2d:1x64x56x56:64x3x3:dtype=float8",
+        "dtype must be one of float32, float16, bfloat16, got 'float8'",
+    ),
     ("conv2d:1x64x56x56:64x3x3:activation=rellu", "did you mean relu"),
     ("conv2d:1x64x56x56:64x3x3:bias=yes", "bias must be true or false, got 'yes'"),
     ("conv2d:1x8x9x9:8x3x3:dilation=2000000000", "dilation makes the filter span 4000000001"),
