@@ -99,6 +99,12 @@ def test_schedules_are_right(name: str, text: str) -> None:
         assert report.passed, f"{choices[k].knobs}: {report.message}"
 
 
+def both(text: str, machine: Target) -> list[KernelSpec]:
+    """The kernel of a problem in float32 and in float16."""
+    problems = [Problem.parse(text).replace(dtype=dtype) for dtype in ("float32", "float16")]
+    return [problem_spec(p, block=machine.layout.channel_block) for p in problems]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 def test_shuffled_channels_are_gathered(half: bool) -> None:
@@ -134,7 +140,7 @@ def test_halves_are_right(text: str, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("text", (*PROBLEMS[-6:-2], "conv2d:1x24x1x1:40x1x1:bias=true"))
+@pytest.mark.parametrize("text", [*PROBLEMS[-6:-2], "conv2d:1x24x1x1:40x1x1:bias=true"])
 def test_other_halves_are_right(text: str, dtype: str) -> None:
     """Not on tensor cores: stored in halves, computed in float32; one row as well."""
     machine, problem = target(), Problem.parse(text).replace(dtype=dtype)
@@ -177,8 +183,7 @@ GPUS = [pytest.param(t, id=t.name) for t in targets().values() if t.is_gpu]
 @pytest.mark.parametrize("text", LAYERS)
 @pytest.mark.parametrize("machine", GPUS)
 def test_first_choices_fit_the_device(text: str, machine: Target) -> None:
-    spec = problem_spec(Problem.parse(text), block=machine.layout.channel_block)
-    for kind in (spec, halved(spec)):
+    for kind in both(text, machine):
         for launch in device_kernel(kind, "kernel", machine).launches:
             device = machine.gpu
             assert launch.threads <= device.threads_per_block
@@ -195,10 +200,7 @@ def test_no_registers_are_spilled(name: str) -> None:
     except EnvironmentError_ as error:
         pytest.skip(str(error))
     machine = target(name)
-    specs = [
-        problem_spec(Problem.parse(text), block=machine.layout.channel_block) for text in LAYERS
-    ]
-    specs += [halved(spec) for spec in specs]
+    specs = [spec for text in LAYERS for spec in both(text, machine)]
     kernels = [device_kernel(spec, f"k{i}", machine) for i, spec in enumerate(specs)]
     (image,) = compiled_images(cuda_source(kernels), alone(machine), {}, using=nvrtc)
     launched = {launch.function for kernel in kernels for launch in kernel.launches}
@@ -214,7 +216,7 @@ def alone(machine: Target) -> Target:
 
 
 def test_tensor_cores_multiply() -> None:
-    spec = halved(problem_spec(Problem.parse(LAYERS[1]), block=16))
+    spec = problem_spec(Problem.parse(LAYERS[1]).replace(dtype="float16"), block=16)
     source = cuda_source([device_kernel(spec, "kernel", target())])
     assert "mma.sync.aligned.m16n8k16" in source
     assert "ldmatrix.sync.aligned.m8n8.x4.trans" in source

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - from here on NumPy knows bfloat16
-
 #: Types in which numbers are stored, but not computed with.
 HALVES = ("float16", "bfloat16")
 

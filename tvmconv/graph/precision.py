@@ -24,34 +24,11 @@ from tvmconv.problem import Problem
 PRECISIONS = ("float32", *HALVES)
 
 #: Operators without a family that may stay between two halves.
-_BETWEEN = frozenset(
-    [
-        "add",
-        "mul",
-        "maximum",
-        "minimum",
-        "relu",
-        "leaky_relu",
-        "clip",
-        "sigmoid",
-        "tanh",
-        "silu",
-        "hard_sigmoid",
-        "hard_swish",
-        "elu",
-        "prelu",
-        "abs",
-        "neg",
-        "scale_shift",
-        "concat",
-        "reshape",
-        "transpose",
-        "slice",
-        "pad",
-        "channel_shuffle",
-        "expand",
-    ]
-)
+_BETWEEN = frozenset((
+    "add", "mul", "maximum", "minimum", "relu", "leaky_relu", "clip", "sigmoid", "tanh", "silu",
+    "hard_sigmoid", "hard_swish", "elu", "prelu", "abs", "neg", "scale_shift", "concat", "reshape",
+    "transpose", "slice", "pad", "channel_shuffle", "expand",
+))  # fmt: skip
 
 
 def stored_in(graph: Graph, dtype: str) -> Graph:

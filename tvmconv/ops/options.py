@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import ml_dtypes  # noqa: F401 - from here on NumPy knows bfloat16
 import numpy as np
 
 from tvmconv.ops import activation, windows
