@@ -179,7 +179,7 @@ def test_compile_hands_over_its_options(
     result = tvmconv(
         *("compile", PROBLEM, "-o", output, "--target", "zen3", "--threads", 3),
         *("--format", "static", "--dump", "asm", "--dump", "c", "--batch", 2, "--params", params),
-        *("--untuned", "--exact", "--split-separable"),
+        *("--untuned", "--exact", "--split-separable", "--precision", "float16"),
     )
     assert result.err == ""
     assert result.out.startswith(f"{output}: 2.0 MB for znver3, compiled in ")
@@ -194,6 +194,7 @@ def test_compile_hands_over_its_options(
         "dump": {"asm": tmp_path / "x.s", "c": tmp_path / "x.plan.c"},
         "log": None,
         "tuned": False,
+        "precision": "float16",
         "exact": True,
         "split_separable": True,
         "progress": None,
