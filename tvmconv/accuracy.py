@@ -156,7 +156,8 @@ def check_exact(problem: Problem, got: Array, reference: Float64) -> AccuracyRep
     if not is_exact(problem):
         raise InputError(f"{problem}: its arithmetic rounds, integers cannot be compared exactly")
     dtype = problem.dtypes["output"]
-    rounded = reference.astype(dtype).astype(np.float64) if dtype in HALVES else reference
+    with np.errstate(over="ignore"):
+        rounded = reference.astype(dtype).astype(np.float64) if dtype in HALVES else reference
     return _compare(got, rounded, np.zeros_like(reference), dtype)
 
 

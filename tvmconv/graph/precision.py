@@ -115,7 +115,8 @@ class _Rewriter:
 
     def _rounds(self, array: Array, normal: bool) -> bool:
         """Whether a constant is finite as halves and, if ``normal``, each number near its own."""
-        rounded = array.astype(self.dtype).astype(np.float64)
+        with np.errstate(over="ignore"):
+            rounded = array.astype(self.dtype).astype(np.float64)
         if not np.isfinite(rounded).all():
             return False
         error = np.abs(rounded - array)
