@@ -23,7 +23,9 @@ Array = npt.NDArray[Any]
 
 def space(spec: KernelSpec, target: Target) -> list[Candidate]:
     """Every schedule of a kernel, the model's first choice first."""
-    return space_for(target).candidates(guard_phases(prim_func(spec, "kernel")), target)
+    return space_for(target).candidates(
+        guard_phases(prim_func(spec, "kernel", aligned=True)), target
+    )
 
 
 class Emulated:

@@ -137,7 +137,7 @@ STATEMENTS = [
         {"i": ints(1), "z": ints(0)},
         "by zero",
     ),
-    ("y = Cast<to=10>(x);", 13, {}, "'x' is computed at run time"),
+    ("y = Cast<to=11>(x);", 13, {}, "'x' is computed at run time"),
     ("y = Cast<to=99>(x);", 13, {}, "ONNX element type 99 is not supported"),
     ("y = LRN<size=0>(x);", 13, {}, "attribute 'size' must be at least 1"),
     ("y = Softmax<axis=4>(x);", 13, {}, "axis 4 is outside"),

@@ -145,4 +145,5 @@ def predicted_cycles(spec: KernelSpec, target: Target) -> float:
     from tvmconv.autoschedule.space import space_for
     from tvmconv.codegen.kernels import prim_func
 
-    return space_for(target).candidates(prim_func(spec, "kernel"), target)[0].cycles
+    func = prim_func(spec, "kernel", aligned=target.is_gpu)
+    return space_for(target).candidates(func, target)[0].cycles

@@ -34,7 +34,8 @@ _CPLUSPLUS = (
 #: How the lines of ``/proc/cpuinfo`` begin that list instructions: on x86, Arm and RISC-V.
 _FEATURES = ("flags", "Features", "isa")
 #: Makes the compiler call the core before every access to memory; no other part of it is used.
-_CHECKED = ("-fsanitize=thread", "-mllvm", "-tsan-instrument-func-entry-exit=0")
+_CHECKED = ("-fsanitize=thread", "-mllvm", "-tsan-instrument-func-entry-exit=0",
+            "-fno-slp-vectorize", "-fno-vectorize")  # fmt: skip
 _LINK = (
     "-mcpu=native", "-O3", "-fno-sanitize=undefined", "-shared", "-Wl,-z,noexecstack",
     "-Wl,-z,defs", "-Wl,-Bsymbolic", "-Wl,--strip-debug",
