@@ -178,7 +178,7 @@ def shrunk_loop(func: Any) -> Any:
         parts = (stmt.loop_var, stmt.min, stmt.extent - 1, stmt.kind, stmt.body)
         return tirx.For(*parts, stmt.thread_binding, stmt.annotations)
 
-    return func.with_body(tir._rebuild(func.body, visit))
+    return func.with_body(tir.rebuild(func.body, visit))
 
 
 def unwritten_tail(spec: KernelSpec, patch: pytest.MonkeyPatch) -> Any:
