@@ -52,10 +52,12 @@ def _shared_or_serial(dims: Extents, tile: Tile, target: Target) -> Candidate:
 
 
 def _register_tiles(dims: Extents, target: Target) -> Iterator[tuple[int, ...]]:
-    """Sizes (batch, slots, *spatial) of the tiles that fit the registers."""
+    """Sizes (batch, slots, *spatial) of the tiles that fit the registers, or of the smallest."""
     vectors = costs.vectors(dims.lanes, target)
     for slots in range(1, min(_MAX_SLOTS, dims.outer[1]) + 1):
         most = costs.room(slots * vectors, target, dims.dots)
+        if slots == 1:  # lanes of more vectors than there are registers need a tile as well
+            most = max(1, most)
         for pixels in _pixel_tiles(_pixel_axes(dims), min(most, _MAX_PIXELS)):
             phase = (1,) * (dims.first_axis - 2)
             yield (pixels[0], slots, *phase, *pixels[1:])

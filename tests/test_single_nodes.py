@@ -14,6 +14,9 @@ from tvmconv.oracle import evaluate_model
 NOT_DRAWN = {
     "Cast", "CastLike", "Constant", "ConstantOfShape", "DeformConv", "Dropout", "Gather",
     "MeanVarianceNormalization", "Range", "Shape", "Size", "Upsample",
+    # tests/test_quantised_operators.py draws these
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv",
+    "QLinearMatMul", "QuantizeLinear",
 }  # fmt: skip
 
 

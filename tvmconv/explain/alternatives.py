@@ -55,7 +55,7 @@ def alternatives(problem: Problem, axes: tuple[Axis, ...] | None) -> tuple[Alter
 def _of_convolution(problem: Problem) -> Iterator[Alternative]:
     """Other convolutions from the same input to the same output."""
     channels = problem.ci
-    window = {name: problem.option(name) for name in _WINDOW}
+    window = {name: value for name in _WINDOW if (value := problem.option(name)) is not None}
     plain = Problem("conv", problem.input_shape, (problem.co, *problem.kernel), window)
     plain = plain.replace(bias=problem.bias)
     if problem.family.unshared:
