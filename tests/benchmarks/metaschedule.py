@@ -23,11 +23,11 @@ import numpy as np
 
 from tvmconv._tvm import tvm
 from tvmconv.autoschedule.choose import Chooser
+from tvmconv.autoschedule.log import Database
 from tvmconv.autoschedule.measure.buffers import arguments
 from tvmconv.autoschedule.tasks import Task, extract
 from tvmconv.autoschedule.tuner import tune
 from tvmconv.codegen.kernels import build, prim_func, scheduled
-from tvmconv.compiler import open_logs
 from tvmconv.kernel import KernelSpec
 from tvmconv.problem import Problem
 from tvmconv.target import Target, load_target
@@ -123,7 +123,7 @@ def main(model: str, budget: float, worker: Path | None) -> None:
         again = [sys.executable, "-m", "tests.benchmarks.metaschedule", model]
         limited([*again, "--worker", str(folder)], budget)
         tune(model, target=target, time_budget=budget, log=log, shipped=False)
-        database = open_logs(log, target)
+        database = Database.open([log], target, shipped=False)
         totals = np.zeros(2)
         print(f"{'MetaSchedule us':>16} {'tvmconv us':>11} {'ratio':>6}  times kernel")
         for task in tasks_of(model, target):
