@@ -24,6 +24,8 @@ TILE, WARP, OWN = 16, 32, 8
 #: TVM would put them over the slices, and then not know the type of either.
 SLICES, SUMS = "shared.dyn", "shared"
 _HALF = "float16"
+#: Under which TVM's code generator asks where the elements of a tile are.
+_PLACES = "tirx.index_map.shared_16x16_to_ldmatrix_32x8_layout"
 _SPATIAL, _REDUCE = 0, 2
 
 
@@ -32,7 +34,6 @@ def fragment(i: Any, j: Any) -> tuple[Any, Any]:
     return 4 * (i % 8) + j % 8 // 2, 4 * (j // 8) + i // 8 * 2 + j % 2
 
 
-@tvm_ffi.register_global_func("tirx.index_map.shared_16x16_to_ldmatrix_32x8_layout", override=True)  # type: ignore[untyped-decorator]
 def _fragment_of(place: Sequence[Any]) -> list[Any]:
     """Tell TVM's code generator, which stores tiles of sums, where their elements are."""
     return list(fragment(*place))
@@ -63,6 +64,8 @@ def load(operand: str) -> str:
 @cache
 def store() -> str:
     """Store a tile of sums in shared memory."""
+    # Not before it is needed: TVM's own module registers the same, and only once.
+    tvm_ffi.register_global_func(_PLACES, _fragment_of, override=True)
 
     def implementation(shared: TVMObject, warp: TVMObject, thread: TVMObject) -> list[TVMObject]:
         return [

@@ -68,12 +68,14 @@ def tune_stock(model: str, folder: Path, target: Target) -> None:
 
 
 def limited(command: list[str], seconds: float) -> None:
-    """Run a command with all its children for so long."""
+    """Run a command with all its children for so long; it must not fail before."""
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as child:
         try:
-            child.wait(seconds)
+            code = child.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
+        else:
+            subprocess.CompletedProcess(command, code).check_returncode()
 
 
 def seconds(func: Any, spec: KernelSpec, target: Target) -> float:
