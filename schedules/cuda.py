@@ -6,7 +6,6 @@ import math
 
 from tvmconv._tvm import TVMObject, s_tir
 from tvmconv.autoschedule.space import Candidate, DesignSpace, register
-from tvmconv.kernel import PHASES
 from tvmconv.layout import itemsize
 from tvmconv.target import Target
 
@@ -39,8 +38,11 @@ def candidates(func: TVMObject, target: Target) -> list[Candidate]:
     found: list[Candidate] = []
     if work is not None:
         product = _product(sch, func, blocks, work)
-        tiles = cuda_mma_tiles if _on_tensor_cores(sch, work, target) else cuda_tiles
-        found = tiles.candidates(product, target)
+        element = cuda_mma.element_of(sch, work, target)
+        if element is not None:
+            found = cuda_mma_tiles.candidates(product, element, target)
+        else:
+            found = cuda_tiles.candidates(product, target)
     elif cuda_windows.fits(sch, blocks, target):
         sizes = cuda_windows.sizes(sch, blocks, _data_bytes(func))
         found = cuda_windows.candidates(sizes, target)
@@ -60,9 +62,10 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
         cuda_windows.schedule(sch, blocks, tile, target)
     else:
         work = _contraction(sch, blocks)
-        if _on_tensor_cores(sch, work, target):
+        element = cuda_mma.element_of(sch, work, target)
+        if element is not None:
             warps = cuda_mma.WarpTile.of(candidate.knobs)
-            cuda_mma.schedule(sch, blocks, work, warps, target)
+            cuda_mma.schedule(sch, blocks, work, element, warps, target)
         else:
             threads = cuda_contraction.Tile.of(candidate.knobs)
             cuda_contraction.schedule_contraction(sch, blocks, work, threads, target)
@@ -70,32 +73,14 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
 
 
 def _blocks(sch: TVMObject) -> list[TVMObject]:
-    return list(sch.get_child_blocks(sch.get_sblock("root")))
+    """All blocks but those that stand between a contraction and its input: they are inlined."""
+    blocks = sch.get_child_blocks(sch.get_sblock("root"))
+    return [block for block in blocks if cuda_threads.kind(sch, block) != "guarded"]
 
 
 def _contraction(sch: TVMObject, blocks: list[TVMObject]) -> TVMObject | None:
-    """The block that is a product of matrices, if there is one.
-
-    Sums over the taps of phases are none: which elements exist depends on the phase.
-    """
-    for block in blocks:
-        phased = PHASES in sch.get(block).annotations
-        if cuda_threads.kind(sch, block) in _CONTRACTIONS and not phased:
-            return block
-    return None
-
-
-def _on_tensor_cores(sch: TVMObject, work: TVMObject, target: Target) -> bool:
-    """Whether a contraction is of float16, whole vectors of it side by side, and the device new.
-
-    One row, as of a dense layer at batch 1, is not worth a tile, and TVM could not lay it out.
-    """
-    reads = sch.get(work).reads
-    halves = all(str(region.source.ty.dtype) == "float16" for region in reads)
-    if not halves or target.gpu.sm < cuda_contraction.ASYNC_SM:
-        return False
-    rows = cuda_product.axes_of(sch, work).sizes[1]
-    return rows > 1 and cuda_product.side_by_side(sch, work) % cuda_mma.LOAD_HALVES == 0
+    """The block that is a product of matrices, if there is one."""
+    return next((b for b in blocks if cuda_threads.kind(sch, b) in _CONTRACTIONS), None)
 
 
 def _product(

@@ -19,6 +19,7 @@ from tvmconv.target import Target
 from . import cuda_threads
 from .cuda_product import prepare, side_by_side
 from .cuda_threads import LOAD_LANES
+from .cuda_tile import BlockTile
 
 #: The first capability with asynchronous copies to shared memory.
 ASYNC_SM = 80
@@ -27,37 +28,17 @@ SUM_PAD, COLUMN_PAD = 4, 16
 
 
 @dataclass(frozen=True)
-class Tile:
+class Tile(BlockTile):
     """A schedule of a contraction.
 
     Attributes
     ----------
-    rows, columns, depth : int
-        Of the tile of one block of threads: pixels, output channels, terms at a time.
     thread_rows, thread_columns : int
         Of the tile of one thread.
-    splits : int
-        Parts into which the sum is cut, for blocks of threads of their own.
-    stages : int
-        Slices of the input and weight that shared memory holds.
     """
 
-    rows: int
-    columns: int
-    depth: int
     thread_rows: int
     thread_columns: int
-    splits: int
-    stages: int
-
-    def knobs(self) -> tuple[tuple[str, int], ...]:
-        """The tile as a point of a design space; :meth:`of` makes it again."""
-        return tuple(vars(self).items())
-
-    @classmethod
-    def of(cls, knobs: Sequence[tuple[str, int]]) -> Tile:
-        """The tile with these knobs."""
-        return cls(**dict(knobs))
 
     @property
     def threads(self) -> int:
@@ -121,8 +102,8 @@ def _tile_product(
         sch.unroll(loop)
     init = sch.decompose_reduction(work, ko)
     sch.unroll(sch.get_loops(init)[-1])
-    if tile.stages > 1:
-        pipeline(sch, ko, tile.stages, target)
+    if tile.slices > 1:
+        pipeline(sch, ko, tile.slices, target)
 
 
 def pipeline(sch: TVMObject, loop: TVMObject, stages: int, target: Target) -> None:

@@ -2,31 +2,80 @@
 
 TVM's own live in a module whose import takes half a minute, for its scripts are parsed; these are
 made of statements. A tile of 16 by 16 elements lies in the registers of a warp (scope ``warp``) as
-32 threads by 8 elements, in the order of the fragments of ``mma.m16n8k16``: thread ``4*(i%8) +
-j%8//2`` has element ``(i, j)`` as its element ``4*(j//8) + 2*(i//8) + j%2``.
+32 threads by 8 elements. TVM is told that thread ``4*(i%8) + j%8//2`` has element ``(i, j)`` as its
+element ``4*(j//8) + 2*(i//8) + j%2``. So it is for sums; operands are loaded as the instruction
+wants them, which the loads and the product alone know: the fragments of a product of 8 terms are
+elements ``4*s`` on of the left operand and ``4*h + 2*s`` on of the right one, for terms ``8*s`` on
+and columns ``8*h`` on, and those of 16 terms the same two together.
 
 References
 ----------
-PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type", "ldmatrix".
+PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type", those "for mma.m16n8k8",
+"ldmatrix", "cvt".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from tvmconv._tvm import TVMObject, s_tir, s_tir_stmt, tirx, tvm, tvm_ffi
+from tvmconv.layout import itemsize
 
 #: Rows and columns of a tile; threads of a warp, and elements of a tile that each has.
 TILE, WARP, OWN = 16, 32, 8
 #: Where slices lie: shared memory whose size the launch says, so that it may be large. And sums:
 #: TVM would put them over the slices, and then not know the type of either.
 SLICES, SUMS = "shared.dyn", "shared"
-_HALF = "float16"
 #: Under which TVM's code generator asks where the elements of a tile are.
 _PLACES = "tirx.index_map.shared_16x16_to_ldmatrix_32x8_layout"
 _SPATIAL, _REDUCE = 0, 2
+#: Bytes of the longest load of a thread.
+_LOAD_BYTES = 16
+#: Rounds to TF32: to nearest, ties away from zero.
+_ROUND = """\
+__device__ __forceinline__ float tvmconv_tf32(float x) {
+  unsigned rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+  return __uint_as_float(rounded);
+}
+"""
+
+
+@dataclass(frozen=True)
+class Element:
+    """What tensor cores multiply; sums are float32.
+
+    Attributes
+    ----------
+    dtype : str
+        What operands are stored in.
+    name : str
+        What TVM calls them as operands of ``mma``.
+    terms : int
+        Products that one instruction adds to a sum.
+    """
+
+    dtype: str
+    name: str
+    terms: int
+
+    @property
+    def bytes(self) -> int:
+        """Of an element in memory."""
+        return itemsize(self.dtype)
+
+    @property
+    def load(self) -> int:
+        """Elements of one load."""
+        return _LOAD_BYTES // self.bytes
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether operands are stored with more bits than are multiplied."""
+        return self.name == "tf32"
 
 
 def fragment(i: Any, j: Any) -> tuple[Any, Any]:
@@ -40,25 +89,61 @@ def _fragment_of(place: Sequence[Any]) -> list[Any]:
 
 
 @cache
-def load(operand: str) -> str:
-    """Load a tile of the left (``"rows"``) or right (``"columns"``) operand from shared memory.
+def load_rows(element: Element) -> str:
+    """Load a tile of the left operand from shared memory.
 
     The name under which the intrinsic is registered is returned, here and below.
     """
-    rows = operand == "rows"
 
-    def implementation(warp: TVMObject, shared: TVMObject, thread: TVMObject) -> list[TVMObject]:
-        stride = shared.strides[0]
+    def place(own: int, thread: TVMObject) -> tuple[TVMObject, TVMObject]:
+        return own % 2 * 8 + thread // 4, own // 4 * 8 + own // 2 % 2 * 4 + thread % 4
+
+    return _load("rows", element, place)
+
+
+@cache
+def load_columns(element: Element) -> str:
+    """Load a tile of the right operand from shared memory, where its terms are rows."""
+
+    def place(own: int, thread: TVMObject) -> tuple[TVMObject, TVMObject]:
+        return own // 2 % 2 * 8 + own % 2 * 4 + thread % 4, own // 4 * 8 + thread // 4
+
+    return _load("columns", element, place)
+
+
+def _load(
+    name: str, element: Element, place: Callable[[int, TVMObject], tuple[TVMObject, TVMObject]]
+) -> str:
+    """Register a load of an operand's tile.
+
+    Floats are loaded one by one, for they are rounded and ``ldmatrix`` transposes pairs of bytes.
+    ``place(own, thread)`` is the row and the column in shared memory of a thread's element.
+    """
+
+    def by_matrices(warp: TVMObject, shared: TVMObject, thread: TVMObject) -> list[TVMObject]:
         # Thread t gives the address of row t % 16 of the left or right half.
-        offset = stride * (thread % TILE) + 8 * (thread // TILE)
+        offset = shared.strides[0] * (thread % TILE) + 8 * (thread // TILE)
         return [
             _call(
-                "tirx.ptx_legacy.ldmatrix", _HALF, not rows, 4, ".b16", warp.data,
+                "tirx.ptx_legacy.ldmatrix", element.dtype, name == "columns", 4, ".b16", warp.data,
                 warp.elem_offset + OWN * thread, shared.access_ptr("r"), offset,
             )
         ]  # fmt: skip
 
-    return _copy(f"tvmconv.load_{operand}", SLICES, "warp", _HALF, implementation)
+    def one_by_one(warp: TVMObject, shared: TVMObject, thread: TVMObject) -> list[TVMObject]:
+        values = [_tf32(shared[place(own, thread)]) for own in range(OWN)]
+        return [
+            tirx.BufferStore(warp, value, [thread, tirx.const(own, "int32")])
+            for own, value in enumerate(values)
+        ]
+
+    implementation = one_by_one if element.is_rounded else by_matrices
+    symbol = f"tvmconv.load_{name}_{element.name}"
+    return _copy(symbol, SLICES, "warp", element.dtype, implementation)
+
+
+def _tf32(value: TVMObject) -> TVMObject:
+    return tirx.call_intrin("float32", "tirx.cuda.func_call", "tvmconv_tf32", value, _ROUND)
 
 
 @cache
@@ -130,21 +215,24 @@ def fill() -> str:
 
 
 @cache
-def multiply() -> str:
-    """Add the product of two tiles of float16 to one of float32."""
+def multiply(element: Element) -> str:
+    """Add the product of two tiles to one of float32."""
 
     def at(row: str, column: str) -> Callable[..., list[Any]]:
         return lambda i, j, k: list(
             fragment(*({"i": i, "j": j, "k": k}[name] for name in (row, column)))
         )
 
+    def widened(value: TVMObject) -> TVMObject:
+        return value if element.dtype == "float32" else value.astype("float32")
+
     def body(i: Any, j: Any, k: Any) -> TVMObject:
         place = at("i", "j")(i, j, k)
-        left = x[tuple(at("i", "k")(i, j, k))].astype("float32")
-        right = w[tuple(at("k", "j")(i, j, k))].astype("float32")
+        left = widened(x[tuple(at("i", "k")(i, j, k))])
+        right = widened(w[tuple(at("k", "j")(i, j, k))])
         return tirx.BufferStore(sums, sums[tuple(place)] + left * right, place)
 
-    x, w, sums = _warp(_HALF), _warp(_HALF), _warp("float32")
+    x, w, sums = _warp(element.dtype), _warp(element.dtype), _warp("float32")
     description = _described(
         [x, w, sums],
         (_SPATIAL, _SPATIAL, _REDUCE),
@@ -152,22 +240,26 @@ def multiply() -> str:
         [(sums, at("i", "j")), (x, at("i", "k")), (w, at("k", "j"))],
         [(sums, at("i", "j"))],
     )
-    x, w, sums = _warp(_HALF), _warp(_HALF), _warp("float32")
+    x, w, sums = _warp(element.dtype), _warp(element.dtype), _warp("float32")
 
     def instructions(thread: TVMObject) -> list[TVMObject]:
-        """Two of them, each for 8 columns."""
+        """Each for 8 columns and some of the terms."""
+        shape = f"m16n8k{element.terms}"
+        types = (element.name, element.name, "fp32")
         return [
             _call(
-                "tirx.ptx_legacy.mma", "float32", "m16n8k16", "row", "col", "fp16", "fp16", "fp32",
-                x.data, x.elem_offset + OWN * thread,
-                w.data, w.elem_offset + OWN * thread + half * OWN // 2,
-                sums.data, sums.elem_offset + OWN * thread + half * OWN // 2, False,
+                "tirx.ptx_legacy.mma", "float32", shape, "row", "col", *types,
+                x.data, x.elem_offset + OWN * thread + 4 * step,
+                w.data, w.elem_offset + OWN * thread + 4 * half + 2 * step,
+                sums.data, sums.elem_offset + OWN * thread + 4 * half, False,
             )
+            for step in range(TILE // element.terms)
             for half in (0, 1)
         ]  # fmt: skip
 
     implementation = _implemented([x, w, sums], _by_threads(instructions), [sums, x, w], [sums])
-    return _registered("tvmconv.multiply", description, implementation)
+    name = f"tvmconv.multiply_{element.name}_{element.terms}"
+    return _registered(name, description, implementation)
 
 
 def _warp(dtype: str) -> TVMObject:

@@ -15,25 +15,23 @@ from tvmconv.gpu import FLOP_PER_FMA, Device
 from tvmconv.target import Target
 
 from . import cuda_costs as costs
-from .cuda_intrinsics import TILE, WARP
-from .cuda_mma import LOAD_HALVES, WarpTile
-from .cuda_tiles import Product, grid, split_counts
+from .cuda_intrinsics import TILE, WARP, Element
+from .cuda_mma import COLUMN_PAD, WarpTile
+from .cuda_tiles import Product, product_cycles, split_counts
 
 _WARP_ROWS, _WARP_COLUMNS = (16, 32, 64), (16, 32, 64)
 _WARPS = (1, 2, 4)
 _MOST_WARPS = 8
 _DEPTHS = (16, 32, 64)
 _SLICES = (2, 3, 4)
-#: Bytes of an operand's element, and of a sum.
-_HALF_BYTES, _SUM_BYTES = 2, 4
 
 
-def candidates(product: Product, target: Target) -> list[Candidate]:
+def candidates(product: Product, element: Element, target: Target) -> list[Candidate]:
     """Every tile that fits the device."""
     return [
-        Candidate(tile.knobs(), cycles(product, tile, target.gpu))
+        Candidate(tile.knobs(), cycles(product, element, tile, target.gpu))
         for tile in _tiles(product, target.gpu)
-        if blocks_per_sm(tile, target.gpu)
+        if blocks_per_sm(element, tile, target.gpu)
     ]
 
 
@@ -52,66 +50,59 @@ def _tiles(product: Product, device: Device) -> Iterator[WarpTile]:
                 trips = -(-product.terms // splits // depth)
                 for slices in (1, *_SLICES):
                     if (slices > 1 or trips == 1) and slices <= trips:
-                        yield WarpTile(
-                            rows, columns, depth, warp_rows, warp_columns, splits, slices
-                        )
+                        shape = (rows, columns, depth, splits, slices)
+                        yield WarpTile(*shape, warp_rows, warp_columns)
 
 
-def registers(tile: WarpTile) -> int:
+def registers(element: Element, tile: WarpTile) -> int:
     """Registers of a thread: sums, fragments of both operands, addresses."""
     sums = tile.warp_rows * tile.warp_columns // WARP
-    fragments = (tile.warp_rows + tile.warp_columns) * TILE // WARP // 2
+    fragments = (tile.warp_rows + tile.warp_columns) * TILE // WARP * element.bytes // costs.BYTES
     return sums + fragments + costs.ADDRESS_REGISTERS + sums // 4
 
 
-def slice_bytes(tile: WarpTile) -> int:
+def slice_bytes(element: Element, tile: WarpTile) -> int:
     """Shared memory of the slices of both operands, with what pads their rows."""
-    width, columns = (_odd(size) for size in (tile.depth, tile.columns))
-    return tile.slices * _HALF_BYTES * (tile.rows * width + tile.depth * columns)
-
-
-def _odd(halves: int) -> int:
-    """Length of a row that is an odd number of loads."""
-    return halves + (LOAD_HALVES - halves) % TILE
+    width = tile.depth + (element.load - tile.depth) % (2 * element.load)
+    columns = tile.columns + (COLUMN_PAD - tile.columns) % TILE
+    return tile.slices * element.bytes * (tile.rows * width + tile.depth * columns)
 
 
 def sum_bytes(tile: WarpTile) -> int:
     """Shared memory of the sums of a block."""
-    return tile.rows * tile.columns * _SUM_BYTES
+    return tile.rows * tile.columns * costs.BYTES
 
 
-def blocks_per_sm(tile: WarpTile, device: Device) -> int:
+def blocks_per_sm(element: Element, tile: WarpTile, device: Device) -> int:
     """Blocks that a multiprocessor holds at a time."""
     if sum_bytes(tile) > costs.STATIC_SHARED_BYTES:
         return 0
-    shared = slice_bytes(tile) + sum_bytes(tile)
-    return costs.occupancy(device, tile.warps * WARP, registers(tile), shared)
+    shared = slice_bytes(element, tile) + sum_bytes(tile)
+    return costs.occupancy(device, tile.warps * WARP, registers(element, tile), shared)
 
 
-def cycles(product: Product, tile: WarpTile, device: Device) -> float:
+def cycles(product: Product, element: Element, tile: WarpTile, device: Device) -> float:
     """Predicted time of a contraction, in cycles of the device."""
-    trips = -(-(product.terms // tile.splits) // tile.depth)
-    held = blocks_per_sm(tile, device)
-    blocks = grid(product, tile)
-    waves, rest = divmod(blocks, held * device.multiprocessors)
-    time = waves * _wave_cycles(tile, held, trips, device)
-    if rest:
-        time += _wave_cycles(tile, -(-rest // device.multiprocessors), trips, device)
-    time = costs.overlapped(time, costs.dram_cycles(device, product.data_bytes))
-    if tile.splits > 1 or product.partial:
-        time += costs.partial_cycles(
-            device, product.batch * tile.splits, (product.rows, tile.rows),
-            (product.columns, tile.columns),
-        )  # fmt: skip
-    return time + costs.LAUNCH_CYCLES
+    held = blocks_per_sm(element, tile, device)
+
+    def wave(blocks: int, trips: int) -> float:
+        return _wave_cycles(element, tile, blocks, trips, device)
+
+    return product_cycles(product, tile, held, wave, device)
 
 
-def _wave_cycles(tile: WarpTile, held: int, trips: int, device: Device) -> float:
+def _tflops(element: Element, device: Device) -> float:
+    """The tensor cores' peak."""
+    rates = {"fp16": device.f16_tflops, "bf16": device.bf16_tflops, "tf32": device.tf32_tflops}
+    return rates[element.name]
+
+
+def _wave_cycles(element: Element, tile: WarpTile, held: int, trips: int, device: Device) -> float:
     """Time of a multiprocessor that works on some blocks at once."""
-    flops = device.f16_tflops * 1e3 / device.clock_ghz / device.multiprocessors
+    flops = _tflops(element, device) * 1e3 / device.clock_ghz / device.multiprocessors
     multiplied = tile.rows * tile.columns * tile.depth * FLOP_PER_FMA / flops
-    read = tile.warps * (tile.warp_rows + tile.warp_columns) * tile.depth * _HALF_BYTES
-    brought = (tile.rows + tile.columns) * tile.depth * _HALF_BYTES
+    read = tile.warps * (tile.warp_rows + tile.warp_columns) * tile.depth * element.bytes
+    brought = (tile.rows + tile.columns) * tile.depth * element.bytes
     work = costs.overlapped(
         multiplied, read / device.shared_bytes_per_cycle, brought / device.l2_bytes_per_cycle
     )

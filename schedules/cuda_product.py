@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmconv._tvm import TVMObject, sym, tirx, tvm, tvm_ffi
+from tvmconv.codegen.blocks import indices_read
+from tvmconv.codegen.tir import uses
 
 from . import cuda_threads
 
@@ -49,10 +51,10 @@ class Axes:
 def axes_of(sch: TVMObject, block: TVMObject) -> Axes:
     """Sort the iterators of a contraction ``y = y + x * w`` by the operands that they index."""
     found = sch.get(block)
-    x, w = found.reads
+    x, w = (indices_read(found, operand) for operand in (0, 1))
     kinds: dict[str, list[int]] = {"batch": [], "rows": [], "columns": [], "sums": []}
     for place, iterator in enumerate(found.iter_vars):
-        in_x, in_w = (_uses(region, iterator.var) for region in (x, w))
+        in_x, in_w = (any(uses(i, iterator.var) for i in indices) for indices in (x, w))
         if iterator.iter_type == _REDUCE:
             kind = "sums"
         elif in_x and in_w:
@@ -62,15 +64,6 @@ def axes_of(sch: TVMObject, block: TVMObject) -> Axes:
         kinds[kind].append(place)
     extents = tuple(int(v.dom.extent) for v in found.iter_vars)
     return Axes(extents, **{name: tuple(places) for name, places in kinds.items()})
-
-
-def _uses(region: TVMObject, var: TVMObject) -> bool:
-    """Whether a variable occurs in the indices of a region."""
-    return any(
-        var.same_as(other)
-        for part in region.region
-        for other in tirx.analysis.undefined_vars(part.min, [])
-    )
 
 
 def _fused(
@@ -200,7 +193,24 @@ def _split_sum(sch: TVMObject, work: TVMObject, splits: int) -> TVMObject:
     sch.reorder_block_iter_var(work, [*range(1, first + 1), 0])
     elements = sch.get_loops(part)[:first]
     sch.reorder(sch.get_loops(part)[first], *elements)
+    _join_groups(sch, work)
     return part
+
+
+def _join_groups(sch: TVMObject, block: TVMObject) -> None:
+    """Let a block be over all slots again, if it is over groups and slots of a group."""
+    found = sch.get(block)
+    indices = [part.min for part in found.writes[0].region]
+    place = next((k for k, index in enumerate(indices) if isinstance(index, tirx.Add)), None)
+    if place is None:
+        return
+    slots, count = int(found.iter_vars[place + 1].dom.extent), len(found.iter_vars)
+
+    def joined(*index: Any) -> list[Any]:
+        number = index[place] * slots + index[place + 1]
+        return [*index[:place], number, *index[place + 2 :]]
+
+    sch.transform_block_layout(block, _index_map(joined, count))
 
 
 def _inline_copies(sch: TVMObject, work: TVMObject, others: Sequence[TVMObject]) -> None:
@@ -209,9 +219,13 @@ def _inline_copies(sch: TVMObject, work: TVMObject, others: Sequence[TVMObject])
     The kernel's other blocks, of which one may be what the contraction reads, are none.
     """
     for block in sch.get_producers(work):
-        for before in sch.get_producers(block):
-            if not cuda_threads.is_among(sch, before, others):
-                sch.compute_inline(before)
+        while before := [
+            other
+            for other in sch.get_producers(block)
+            if not cuda_threads.is_among(sch, other, others)
+        ]:
+            for other in before:
+                sch.compute_inline(other)
     (copy,) = sch.get_consumers(work)
     while _is_copy(sch, copy) and (readers := sch.get_consumers(copy)):
         sch.compute_inline(copy)
@@ -225,7 +239,20 @@ def _is_copy(sch: TVMObject, block: TVMObject) -> bool:
 
 
 def _flatten(sch: TVMObject, output: TVMObject, axes: Axes) -> None:
-    """Let the output stage be over (matrix, row, column) as well."""
+    """Let the output stage be over (matrix, row, column) as well.
+
+    It has one axis of slots where the contraction has one of groups and one of slots of a group.
+    """
+    own = [cuda_threads.extent(sch, loop) for loop in sch.get_loops(output)]
+    if len(own) < len(axes.extents) - len(axes.sums):
+        place = next(k for k, size in enumerate(own) if size != axes.extents[k])
+        slots = axes.extents[place + 1]
+
+        def split(*index: Any) -> list[Any]:
+            number = index[place]
+            return [*index[:place], number // slots, number % slots, *index[place + 1 :]]
+
+        sch.transform_block_layout(output, _index_map(split, len(own)))
     count = len(sch.get_loops(output))
     groups = (axes.batch, axes.rows, axes.columns)
     sch.transform_block_layout(output, _index_map(_fused(axes, groups, range(count)), count))
@@ -236,9 +263,11 @@ def side_by_side(sch: TVMObject, work: TVMObject) -> int:
 
     A power of 2 up to :data:`_LONGEST_RUN`; each such run begins at a multiple of its length.
     """
-    found = sch.get(work)
-    *_, last = (v for v in found.iter_vars if v.iter_type == _REDUCE)
-    indices = [part.min for part in found.reads[0].region]
+    before = [b for b in sch.get_producers(work) if cuda_threads.kind(sch, b) == "guarded"]
+    found = sch.get(before[0] if before else work)
+    # What is inlined has the contraction's terms as its last axes.
+    *_, last = (v for v in found.iter_vars if before or v.iter_type == _REDUCE)
+    indices = indices_read(found, 0)
     run = _LONGEST_RUN
     while run > 1 and not _is_run(found.iter_vars, last, indices, run):
         run //= 2

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from tvmconv.autoschedule.space import Candidate
 from tvmconv.gpu import Device
@@ -22,15 +21,16 @@ from tvmconv.target import Target
 from . import cuda_costs as costs
 from .cuda_contraction import ASYNC_SM, COLUMN_PAD, SUM_PAD, Tile
 from .cuda_threads import LOAD_LANES
+from .cuda_tile import BlockTile
 
 _THREAD_ROWS, _THREAD_COLUMNS = (1, 2, 4, 8), (4, 8)
 _THREADS_M, _THREADS_N = (1, 2, 4, 8, 16, 32), (2, 4, 8, 16, 32)
 _FEWEST_THREADS, _MOST_THREADS = 32, 256
 _DEPTHS = (8, 16, 32)
 _DEEPEST = 36
-_STAGES = (1, 2, 3)
-#: Slices of the sum that a part of it has, at least.
-_FEWEST_SLICES = 4
+_SLICES = (1, 2, 3)
+#: Trips through its slices that a part of the sum has, at least.
+_FEWEST_TRIPS = 4
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,16 @@ def candidates(product: Product, target: Target) -> list[Candidate]:
 
 
 def _tiles(product: Product, device: Device) -> Iterator[Tile]:
-    stages = [s for s in _STAGES if s < 3 or device.sm >= ASYNC_SM]
+    counts = [count for count in _SLICES if count < 3 or device.sm >= ASYNC_SM]
     for rows, columns, thread_rows, thread_columns in _shapes(product):
         blocks = product.batch * -(-product.rows // rows) * -(-product.columns // columns)
         for depth in _depths(product):
             for splits in split_counts(product, blocks, depth, device):
-                slices = -(-product.terms // splits // depth)
-                for stage in stages:
-                    if stage <= slices:
-                        yield Tile(rows, columns, depth, thread_rows, thread_columns, splits, stage)
+                trips = -(-product.terms // splits // depth)
+                for slices in counts:
+                    if slices <= trips:
+                        shape = (rows, columns, depth, splits, slices)
+                        yield Tile(*shape, thread_rows, thread_columns)
 
 
 def _shapes(product: Product) -> Iterator[tuple[int, int, int, int]]:
@@ -122,7 +123,7 @@ def split_counts(product: Product, blocks: int, depth: int, device: Device) -> l
         for s in range(1, product.trips + 1)
         if product.trips % s == 0
         and (s == 1 or blocks * s <= 8 * device.multiprocessors)
-        and (s == 1 or product.terms // s >= _FEWEST_SLICES * depth)
+        and (s == 1 or product.terms // s >= _FEWEST_TRIPS * depth)
     ]
 
 
@@ -139,7 +140,7 @@ def shared_bytes(product: Product, tile: Tile) -> int:
     odd = 2 * COLUMN_PAD
     columns = tile.columns + (COLUMN_PAD - tile.columns) % odd
     width = tile.depth + (pad - tile.depth) % (2 * pad) if pad else tile.depth
-    return tile.stages * costs.BYTES * (tile.rows * width + tile.depth * columns)
+    return tile.slices * costs.BYTES * (tile.rows * width + tile.depth * columns)
 
 
 def blocks_per_sm(product: Product, tile: Tile, device: Device) -> int:
@@ -149,47 +150,52 @@ def blocks_per_sm(product: Product, tile: Tile, device: Device) -> int:
     )
 
 
-class Tiled(Protocol):
-    """What any tile of a block of threads has."""
-
-    @property
-    def rows(self) -> int:
-        """Of the block's tile."""
-
-    @property
-    def columns(self) -> int:
-        """Of the block's tile."""
-
-    @property
-    def splits(self) -> int:
-        """Parts of the sum."""
-
-
-def grid(product: Product, tile: Tiled) -> int:
-    """Blocks of threads."""
-    matrices = product.batch * tile.splits
-    return matrices * -(-product.rows // tile.rows) * -(-product.columns // tile.columns)
-
-
 def cycles(product: Product, tile: Tile, device: Device) -> float:
     """Predicted time of a contraction, in cycles of the device."""
-    slices = -(-(product.terms // tile.splits) // tile.depth)
     held = blocks_per_sm(product, tile, device)
-    blocks = grid(product, tile)
+
+    def wave(blocks: int, trips: int) -> float:
+        return _wave_cycles(tile, blocks, trips, device)
+
+    return product_cycles(product, tile, held, wave, device)
+
+
+def product_cycles(
+    product: Product,
+    tile: BlockTile,
+    held: int,
+    wave: Callable[[int, int], float],
+    device: Device,
+) -> float:
+    """Predicted time of a contraction of tiles of any kind, in cycles of the device.
+
+    Parameters
+    ----------
+    product : Product
+    tile : BlockTile
+    held : int
+        Blocks that a multiprocessor holds at a time.
+    wave : callable
+        ``wave(blocks, trips)``: the time of a multiprocessor that works on some blocks at once,
+        each of so many slices.
+    device : Device
+    """
+    trips = -(-(product.terms // tile.splits) // tile.depth)
+    matrices = product.batch * tile.splits
+    blocks = matrices * -(-product.rows // tile.rows) * -(-product.columns // tile.columns)
     waves, rest = divmod(blocks, held * device.multiprocessors)
-    time = waves * _wave_cycles(tile, held, slices, device)
+    time = waves * wave(held, trips)
     if rest:
-        time += _wave_cycles(tile, -(-rest // device.multiprocessors), slices, device)
+        time += wave(-(-rest // device.multiprocessors), trips)
     time = costs.overlapped(time, costs.dram_cycles(device, product.data_bytes))
     if tile.splits > 1 or product.partial:
         time += costs.partial_cycles(
-            device, product.batch * tile.splits, (product.rows, tile.rows),
-            (product.columns, tile.columns),
-        )  # fmt: skip
+            device, matrices, (product.rows, tile.rows), (product.columns, tile.columns)
+        )
     return time + costs.LAUNCH_CYCLES
 
 
-def _wave_cycles(tile: Tile, held: int, slices: int, device: Device) -> float:
+def _wave_cycles(tile: Tile, held: int, trips: int, device: Device) -> float:
     """Time of a multiprocessor that works on some blocks at once."""
     warps = tile.threads / device.warp_threads
     multiplied = tile.rows * tile.columns * tile.depth
@@ -203,9 +209,9 @@ def _wave_cycles(tile: Tile, held: int, slices: int, device: Device) -> float:
     # One warp starts at most one instruction a cycle, and waits now and then.
     busy = min(1.0, held * warps * device.warp_threads / device.f32_lanes / 2)
     alone = multiplied / min(device.f32_lanes, warps * device.warp_threads / 2)
-    if tile.stages == 1:
+    if tile.slices == 1:
         turn = max(held * work / busy, alone + costs.LATENCY_CYCLES)
     else:
-        waiting = costs.LATENCY_CYCLES / (tile.stages - 1)
+        waiting = costs.LATENCY_CYCLES / (tile.slices - 1)
         turn = max(held * work / busy, alone + costs.BARRIER_CYCLES, waiting)
-    return math.fsum((slices * turn, costs.BLOCK_CYCLES))
+    return math.fsum((trips * turn, costs.BLOCK_CYCLES))

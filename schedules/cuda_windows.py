@@ -17,6 +17,7 @@ from tvmconv.target import Target
 from . import cuda_costs as costs
 from . import cuda_threads
 from .cuda_threads import LOAD_LANES, extent
+from .cuda_tile import Point
 
 #: Pixels of a tile along its two axes, at most.
 _MAX_ROWS, _MAX_COLUMNS = 4, 8
@@ -29,20 +30,11 @@ _LOADS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class WindowTile:
+class WindowTile(Point):
     """A schedule of windows: the pixels of one thread, along the last two axes."""
 
     tile_rows: int
     tile_columns: int
-
-    def knobs(self) -> tuple[tuple[str, int], ...]:
-        """The tile as a point of a design space; :meth:`of` makes it again."""
-        return tuple(vars(self).items())
-
-    @classmethod
-    def of(cls, knobs: tuple[tuple[str, int], ...]) -> WindowTile:
-        """The tile with these knobs."""
-        return cls(**dict(knobs))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from tests.kernels import Kernel, unwritten
 from tvmconv.autoschedule.measure.buffers import own_region, unpack
 from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen.cuda.device import DeviceKernel, Operand, cuda_source
-from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.kernels import device_kernel, prim_func
 from tvmconv.cuda_emulator import Launch, host_image, run_both_ways
 from tvmconv.kernel import KernelSpec
@@ -23,9 +22,7 @@ Array = npt.NDArray[Any]
 
 def space(spec: KernelSpec, target: Target) -> list[Candidate]:
     """Every schedule of a kernel, the model's first choice first."""
-    return space_for(target).candidates(
-        guard_phases(prim_func(spec, "kernel", aligned=True)), target
-    )
+    return space_for(target).candidates(prim_func(spec, "kernel", aligned=True), target)
 
 
 class Emulated:

@@ -16,7 +16,8 @@ from tvmconv.layout import Layout
 #: the other factor is used for one position only), ``planes`` (a contraction whose lanes are
 #: neighbouring pixels), ``total`` (the sum of a contraction's partial sums), ``window`` (a
 #: reduction lane by lane), ``nearby`` (what a run of the output gathers from around it), ``map``
-#: (no reduction) and ``stage`` (any other intermediate result). Of an algorithm on transformed
+#: (no reduction), ``guarded`` (what a contraction reads of its input, or zeros) and ``stage`` (any
+#: other intermediate result). Of an algorithm on transformed
 #: tiles: ``data_tile`` (a transform of the input), ``product`` (a contraction for each transformed
 #: element), ``sums`` (its result) and ``output_tile`` (a transform back). Of windows on planes:
 #: ``rows`` (a buffer of rows, or the reduction that reads it), ``phases`` (the buffer by phase of
@@ -38,6 +39,10 @@ WINDOW = "tvmconv.window"
 
 #: Attribute of a contraction whose products are dot products of four bytes.
 DOTS = "tvmconv.dots"
+
+#: Attribute of a contraction of float32 whose operands may be rounded to TF32, with 10 bits after
+#: the point, where there are tensor cores that multiply these.
+TF32 = "tvmconv.tf32"
 
 #: Attribute of an output stage that computes tile by tile, over (tile, slot, *position, lane),
 #: four numbers for each spatial axis, last the one along which tiles are numbered first: which axis

@@ -62,7 +62,7 @@ def roofline_us(problem: Problem, spec: KernelSpec, target: Target) -> float:
     device = target.gpu
     half = spec.output.dtype == "float16"
     tflops = device.f16_tflops if half and device.f16_tflops else device.f32_tflops
-    func = prim_func(spec, "kernel")
+    func = prim_func(spec, "kernel", aligned=True)
     data = sum(Layout(tuple(map(int, p.ty.shape)), dtype=str(p.ty.dtype)).buffer_bytes
                for p in func.params)  # fmt: skip
     return max(problem.flops / tflops / 1e6, data / device.dram_gb_s / 1e3)
@@ -74,7 +74,8 @@ def rows(target: Target, batch: int, half: bool, using: Compiler) -> Iterator[tu
     for text in LAYERS:
         problem = Problem.parse(text.replace("N", str(batch), 1))
         spec = kernel_of(problem, target, half)
-        best = space_for(target).candidates(prim_func(spec, "kernel"), target)[0]
+        func = prim_func(spec, "kernel", aligned=True)
+        best = space_for(target).candidates(func, target)[0]
         kernel: DeviceKernel = device_kernel(spec, "kernel", target, best)
         (image,) = compiled_images(cuda_source([kernel]), own, {}, using=using)
         time_us = best.cycles / target.gpu.clock_ghz / 1e3

@@ -172,7 +172,8 @@ class Tools:
         from tvmconv.autoschedule.space import space_for
         from tvmconv.codegen.kernels import prim_func
 
-        return space_for(self.target).candidates(prim_func(spec, "kernel"), self.target)
+        func = prim_func(spec, "kernel", aligned=self.target.is_gpu)
+        return space_for(self.target).candidates(func, self.target)
 
     def space(self, spec: KernelSpec) -> Space:
         """A workload's design space as arrays; kept."""

@@ -85,7 +85,8 @@ def predicted_us(entry: Entry, target: Target) -> float | None:
     from tvmconv.codegen.kernels import prim_func
 
     knobs = [record.knobs for record in entry.best[:1]]
-    candidates = space_for(target).candidates(prim_func(entry.spec, "kernel"), target)
+    func = prim_func(entry.spec, "kernel", aligned=target.is_gpu)
+    candidates = space_for(target).candidates(func, target)
     cycles = (candidate.cycles for candidate in candidates if candidate.knobs in knobs)
     return next((count / target.frequency_ghz / 1e3 for count in cycles), None)
 

@@ -26,13 +26,14 @@ _REBIAS, _SHIFT = 112 << 23, 13
 _SMALLEST = 113 << 23
 
 
-#: Operators whose products on a GPU are those of its tensor cores, which take float16 itself.
-_PRODUCTS = ("conv", "dense")
+#: Operators whose products on a GPU are those of its tensor cores, which take halves themselves.
+_PRODUCTS = ("conv", "dense", "conv_transpose")
 
 
 def in_float32(spec: KernelSpec, is_gpu: bool) -> KernelSpec:
     """The kernel as it is described and scheduled: with float32 in place of halves."""
-    if is_gpu and spec.op in _PRODUCTS and spec.inputs[0].dtype == "float16":
+    on_blocks = spec.output.block > 1
+    if is_gpu and on_blocks and spec.op in _PRODUCTS and spec.inputs[0].dtype in HALVES:
         return spec
     if not any(layout.dtype in HALVES for layout in (*spec.inputs, spec.output)):
         return spec

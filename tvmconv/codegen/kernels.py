@@ -11,6 +11,7 @@ from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
 from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen import halves
 from tvmconv.codegen.cuda.parallel import share_parallel_loops
+from tvmconv.codegen.groups import split_groups
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
@@ -33,8 +34,8 @@ def prim_func(spec: KernelSpec, symbol: str, *, aligned: bool = False) -> TVMObj
     spec : KernelSpec
     symbol : str
     aligned : bool
-        Whether plain tensors are aligned as all others are: on a device, where they are copies of
-        the caller's.
+        Whether it is for a device: plain tensors are aligned as all others are, for they are copies
+        of the caller's, and what the schedules of devices cannot do has been done before.
     """
     compute = ops.get(spec.op).compute
     if compute is None:
@@ -43,7 +44,7 @@ def prim_func(spec: KernelSpec, symbol: str, *, aligned: bool = False) -> TVMObj
     func = halves.marked(func.with_attr("global_symbol", symbol), spec)
     func = retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
     if aligned:
-        return func
+        return split_groups(guard_phases(func))
     operands = len(spec.inputs) - 1
     places = (0, *range(len(func.params) - 1 - operands, len(func.params)))
     layouts = (*spec.inputs, spec.output)
@@ -59,8 +60,6 @@ def schedule(spec: KernelSpec, symbol: str, target: Target, choice: Choice = Non
         If a trace does not fit the kernel.
     """
     func = prim_func(spec, symbol, aligned=target.is_gpu)
-    if target.is_gpu:
-        func = guard_phases(func)
     if isinstance(choice, list):
         from tvmconv.autoschedule.trace import replay
 

@@ -118,13 +118,11 @@ def compute(spec: KernelSpec) -> list[Any]:
         if shuffled:
             channel = channel % shuffled * (p.ci // shuffled) + channel // shuffled
         element = x_layout.at(x, n, channel, expressions.window(p, position, rk))
-        product = expressions.widened(element) * expressions.widened(
-            weight[(slot, trip, *rk, ri, lane)]
-        )
+        product = expressions.product(element, weight[(slot, trip, *rk, ri, lane)])
         return te.sum(product, axis=[rc, *rk, ri])
 
     kind = "grouped" if any(plan.starts) else "contraction"
-    attrs = expressions.window_attrs(p)
+    attrs = expressions.window_attrs(p) | expressions.product_attrs(spec)
     result = summing.summed(spec.output.iteration_shape, terms, plan.trips, together, kind, attrs)
     operands, output = expressions.finish(spec, lambda *index: result(*index), bias)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tvmconv import ops, te_math
-from tvmconv.kernel import KIND, WINDOW, KernelSpec
+from tvmconv.kernel import KIND, TF32, WINDOW, KernelSpec
 from tvmconv.layout import Layout
 from tvmconv.ops import Array, Shape
 from tvmconv.problem import Problem
@@ -156,6 +156,16 @@ def apply_program(
 def widened(value: Any) -> Any:
     """An element of a tensor in the type in which it is computed with: float32 for a half."""
     return value.astype("float32") if str(value.dtype) in _HALF else value
+
+
+def product(one: Any, other: Any) -> Any:
+    """The product of two elements of tensors, in the type in which it is computed."""
+    return widened(one) * widened(other)
+
+
+def product_attrs(spec: KernelSpec) -> dict[str, bool]:
+    """The attribute ``TF32`` of a kernel's sum of products, if the kernel may use it."""
+    return {TF32: True} if spec.attrs.get("tf32") else {}
 
 
 def operand_at(tensor: Any, layout: Layout, out: Layout, index: Sequence[Any]) -> Any:

@@ -93,7 +93,8 @@ def compute(spec: KernelSpec) -> list[Any]:
     x_layout, out = spec.inputs[0], spec.output
     axes = phases.axes(p)
     x = expressions.placeholder(x_layout, "x")
-    weight = te.placeholder(packed_shape(p, x_layout.block, out.block), name="weight")
+    shape = packed_shape(p, x_layout.block, out.block)
+    weight = te.placeholder(shape, x_layout.dtype, name="weight")
     bias = te.placeholder((out.own_slots, out.block), name="bias") if p.bias else None
     counts = [axis.count for axis in axes]
     shape = (p.batch, out.own_slots, phases.number(axes), *counts, out.block)
@@ -129,10 +130,11 @@ def _channel_sums(
         trip = first_trip + rc
         channel = channels.channel_start(p, plan, slot, block) + trip * plan.step + ri
         element = layout.at(x, n, channel, phases.position(axes, phase, position, rk))
-        return te.sum(element * weight[(slot, phase, trip, *rk, ri, lane)], axis=[rc, *rk, ri])
+        product = expressions.product(element, weight[(slot, phase, trip, *rk, ri, lane)])
+        return te.sum(product, axis=[rc, *rk, ri])
 
     kind = "grouped" if any(plan.starts) else "contraction"
-    attrs = {PHASES: phases.form(axes, skipping=True)}
+    attrs = {PHASES: phases.form(axes, skipping=True), **expressions.product_attrs(spec)}
     return summing.summed(shape, terms, plan.trips, together, kind, attrs)
 
 
@@ -154,7 +156,7 @@ def _lane_sums(
             # Lanes past the last channel read that one: their results are never read.
             channel = te.min((slot * block + lane) // multiplier, p.ci - 1)
             element = layout.at(x, n, channel, place)
-        return te.sum(element * weight[(slot, phase, *rk, lane)], axis=rk)
+        return te.sum(expressions.product(element, weight[(slot, phase, *rk, lane)]), axis=rk)
 
     attrs = {KIND: "window", PHASES: phases.form(axes, skipping=False)}
     return te.compute(shape, body, name="transposed", attrs=attrs)

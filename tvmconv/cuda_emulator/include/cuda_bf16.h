@@ -31,7 +31,6 @@ struct alignas(4) __nv_bfloat162 {
     __nv_bfloat162(__nv_bfloat16 x, __nv_bfloat16 y) : x(x), y(y) {}
 };
 typedef __nv_bfloat162 nv_bfloat162;
-static inline nv_bfloat162 make_nv_bfloat162(nv_bfloat16 x, nv_bfloat16 y) { return {x, y}; }
 static inline nv_bfloat162 make_bfloat162(nv_bfloat16 x, nv_bfloat16 y) { return {x, y}; }
 
 static inline nv_bfloat16 operator+(nv_bfloat16 a, nv_bfloat16 b) { return (float)a + (float)b; }
