@@ -7,7 +7,10 @@ With the reference y in float64, S = conv(|x|, |w|) + |b| and K = taps + 1, an o
 u is the unit roundoff of the output's type, u_acc that of the accumulator. L is the Lipschitz
 constant of the activation (1 without one) and e = 8·u·(|y| + spread) what computing it may round (0
 for relu, relu6 and clip). c = min(K + 2, 8 + 2·√K) for the direct algorithm: the first is the
-worst case of a sum in any order, the second holds for the random signs of real data.
+worst case of a sum in any order, the second holds for the random signs of real data. Where tensor
+cores round float32 to TF32, with u_in = 2^-11, c·u_acc·S becomes (c·u_acc + d·u_in)·S, of which
+d = min(2, 8/√T) is what the roundings of both factors of T products add up to, at worst and for
+random signs; T is counted for each element, for padding has no products.
 
 References
 ----------
@@ -32,6 +35,11 @@ from tvmconv.problem import Problem
 #: What Winograd's transforms F(m, 3) add to c; its relative L2 error is limited too.
 WINOGRAD = {"winograd2": 16.0, "winograd4": 64.0, "winograd6": 384.0, "winograd4_online": 64.0}
 WINOGRAD_L2 = 2e-5
+#: Products of float32 on tensor cores, and the unit roundoff of their factors.
+TF32, TF32_ROUNDOFF = "tf32", 2.0**-11
+_TF32_WORST, _TF32_RANDOM = 2.0, 8.0
+#: Algorithms that add up the products of the definition.
+_DIRECT = ("direct", TF32)
 NETWORK_RTOL, NETWORK_ATOL = 1e-3, 1e-5
 #: Relative L2 error of a quantised network's output beside the model's in float arithmetic.
 QUANTISED_L2 = 0.05
@@ -86,7 +94,7 @@ def error_bound(
     problem : Problem
     reference, magnitude : ndarray of float64
         :meth:`Problem.reference` and :meth:`Problem.magnitude` of the same inputs.
-    algorithm : {"direct", "winograd2", "winograd4", "winograd6", "winograd4_online"}, optional
+    algorithm : {"direct", "tf32"} or one of :data:`WINOGRAD`, optional
         That the problem names if left out; if it names none, "direct".
 
     Raises
@@ -97,21 +105,32 @@ def error_bound(
     algorithm = algorithm or algorithm_of(problem)
     terms = problem.taps + 1
     factor = 8 + 2 * sqrt(terms)
-    if algorithm == "direct":
+    if algorithm in _DIRECT:
         factor = min(terms + 2, factor)
     elif algorithm in WINOGRAD:
         factor += WINOGRAD[algorithm]
     else:
-        raise InputError(f"algorithm must be direct or one of {', '.join(WINOGRAD)}: {algorithm!r}")
+        names = ", ".join([*_DIRECT[1:], *WINOGRAD])
+        raise InputError(f"algorithm must be direct or one of {names}: {algorithm!r}")
     kind = problem.element
     size = np.abs(reference)
-    bound = factor * kind.acc_roundoff * magnitude
+    share: Float64 | float = factor * kind.acc_roundoff
+    if algorithm == TF32:
+        share = share + TF32_ROUNDOFF * _tf32_factor(problem)
+    bound = share * magnitude
     if problem.activation and not problem.family.gated:
         function, parameters = activation.split(problem.activation)
         bound = function.lipschitz(*parameters) * bound
         if not function.exact:
             bound = bound + _ACTIVATION_ROUNDINGS * kind.roundoff * (size + function.spread)
     return np.asarray(kind.roundoff * size + bound + kind.smallest_subnormal)
+
+
+def _tf32_factor(problem: Problem) -> Float64:
+    """D of the module's formula, for each element of the output."""
+    ones = {name: np.ones(shape, np.float32) for name, shape in problem.inputs.items()}
+    products = problem.magnitude({n: a if n in ("x", "weight") else 0 * a for n, a in ones.items()})
+    return np.minimum(_TF32_WORST, _TF32_RANDOM / np.sqrt(np.maximum(products, 1.0)))
 
 
 def check(
@@ -170,7 +189,7 @@ def check_network(
 
 
 def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> AccuracyReport:
-    """Compare an output of a network that is stored in halves.
+    """Compare an output of a network that is stored in halves, or whose products are of TF32.
 
     Rounding a tensor changes it by at most u in relative L2 norm, at random; after R roundings one
     after the other, of activations and of weights, errors of √R·u are expected. Let
@@ -181,13 +200,14 @@ def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> Ac
 
     Parameters
     ----------
-    dtype : {"float16", "bfloat16"}
-        What is stored.
+    dtype : {"float16", "bfloat16", "tf32"}
+        What tensors are rounded to.
     roundings : int
         R, at least 1: see :func:`tvmconv.graph.precision.roundings`.
     """
     wide = np.asarray(reference, np.float64)
-    share = _HALVES_GAIN * DTYPES[dtype].roundoff * sqrt(max(roundings, 1))
+    roundoff = TF32_ROUNDOFF if dtype == TF32 else DTYPES[dtype].roundoff
+    share = _HALVES_GAIN * roundoff * sqrt(max(roundings, 1))
     rms = float(np.sqrt(np.mean(np.square(wide)))) if wide.size else 0.0
     bound = share * (np.abs(wide) + _HALVES_SPREAD * rms)
     report = _compare(got, wide, bound, str(got.dtype))
@@ -327,8 +347,11 @@ class Trial:
     exact: bool = False
 
     def check(self, got: Array, algorithm: str | None = None) -> AccuracyReport:
-        """Compare an output: exactly if so drawn and the algorithm is direct, else by the bound."""
-        if self.exact and (algorithm or algorithm_of(self.problem)) == "direct":
+        """Compare an output: exactly if so drawn and the algorithm is direct, else by the bound.
+
+        The integers that are drawn are so small that TF32 has them all.
+        """
+        if self.exact and (algorithm or algorithm_of(self.problem)) in _DIRECT:
             return check_exact(self.problem, got, self.reference)
         return check(self.problem, got, self.reference, self.magnitude, algorithm)
 

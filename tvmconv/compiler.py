@@ -46,7 +46,7 @@ def lower_graph(
 
     choices = chooser or Chooser.of(target)
     module = optimized(graph, target.layout.channel_block, choices, fused=fused)
-    return lower_module(module, resident_halos=target.is_gpu)
+    return lower_module(module, resident_halos=target.is_gpu, allow_tf32=choices.allow_tf32)
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ def compile_parts(
     exact: bool = False,
     split_separable: bool = False,
     precision: str = "float32",
+    allow_tf32: bool = False,
     progress: Progress | None = None,
     fused: bool = False,
     images: ImageBuilder | None = None,
@@ -187,6 +188,9 @@ def compile_parts(
     precision : {"float32", "float16", "bfloat16"}
         What a float32 network's activations and weights are stored in
         (:mod:`tvmconv.graph.precision`); its inputs and outputs stay as they are.
+    allow_tf32 : bool
+        For a GPU: whether products of float32 may be computed by tensor cores, which round their
+        factors to 10 bits after the point.
     progress : callable, optional
         ``progress(what, done, total)``.
     fused : bool
@@ -225,8 +229,11 @@ def compile_parts(
         if _is_problem(model):
             raise InputError(f"{model}: precision is for models; a problem has dtype={precision}")
         graph = stored_in(graph, precision)
+    if allow_tf32:
+        target.require_tf32()
     target = target.with_threads(threads)
     chooser = Chooser.of(target, open_logs(log, target) if tuned else None, exact)
+    chooser.allow_tf32 = allow_tf32
     if not _is_problem(model):
         chooser.cold_bytes = sum(math.prod(v.shape) * itemsize(v.dtype) for v in graph.constants())
     lowered = lower_graph(graph, target, chooser=chooser, fused=fused)
@@ -322,6 +329,7 @@ def compile(
     exact: bool = False,
     split_separable: bool = False,
     precision: str = "float32",
+    allow_tf32: bool = False,
     progress: Progress | None = None,
     fused: bool = False,
     images: ImageBuilder | None = None,
@@ -351,6 +359,7 @@ def compile(
             exact=exact,
             split_separable=split_separable,
             precision=precision,
+            allow_tf32=allow_tf32,
             progress=progress,
             fused=fused,
             images=images,

@@ -63,6 +63,10 @@ INTERLEAVED = "tvmconv.interleaved"
 WARP_TILES = "tvmconv.warp_tiles"
 
 
+#: Operators whose products tensor cores can compute: those of halves, and of float32 rounded.
+TENSOR_CORE_OPS = ("conv", "dense", "conv_transpose")
+
+
 @dataclass(frozen=True)
 class KernelSpec:
     """One kernel: an operator over tensors of given layouts.

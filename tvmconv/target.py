@@ -307,6 +307,17 @@ class Target:
             raise InputError(f"{self.name}: is a CPU and has no [device]")
         return self.device
 
+    def require_tf32(self) -> None:
+        """Refuse a target whose products cannot be of TF32.
+
+        Raises
+        ------
+        InputError
+            It has no tensor cores for it.
+        """
+        if self.device is None or not self.device.tf32_tflops:
+            raise InputError(f"{self.name}: TF32 is for GPUs with tensor cores for it, from 8.0 on")
+
     @property
     def lanes_of_a_load(self) -> int:
         """Elements of 32 bits that one instruction of one thread can load."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tvmconv.accuracy import NETWORK_ATOL, QUANTISED_L2, check_halves, check_network
+from tvmconv.accuracy import NETWORK_ATOL, QUANTISED_L2, TF32, check_halves, check_network
 from tvmconv.errors import InputError
+from tvmconv.kernel import TENSOR_CORE_OPS
 from tvmconv.layout import HALVES
 from tvmconv.ops.options import BYTE_DTYPES, DTYPES
 from tvmconv.target import Target, load_target
@@ -65,12 +66,15 @@ class VerifyReport:
     outputs : tuple of OutputCheck
     first_wrong : str
         With ``bisect``: the first node whose output is wrong, or empty.
+    arithmetic : str
+        What is allowed beyond the rounding of the tensors' types, or empty.
     """
 
     model: str
     target: str
     outputs: tuple[OutputCheck, ...]
     first_wrong: str = ""
+    arithmetic: str = ""
 
     @property
     def ok(self) -> bool:
@@ -86,6 +90,7 @@ class VerifyReport:
             "ok": self.ok,
             "outputs": outputs,
             "first_wrong": self.first_wrong,
+            "arithmetic": self.arithmetic,
         }
 
     def table(self) -> Table:
@@ -98,8 +103,9 @@ class VerifyReport:
         for c in self.outputs:
             verdict = "right" if c.ok else f"WRONG: {c.message}"
             table.add_row(c.name, "x".join(map(str, c.shape)), f"{c.ratio:.3f}", verdict)
-        if self.first_wrong:
-            table.caption = f"first wrong node: {self.first_wrong}"
+        if self.first_wrong or self.arithmetic:
+            wrong = f"first wrong node: {self.first_wrong}" if self.first_wrong else ""
+            table.caption = wrong or self.arithmetic
         return table
 
 
@@ -115,6 +121,7 @@ def verify(
     tuned: bool = True,
     exact: bool = False,
     precision: str = "float32",
+    allow_tf32: bool = False,
     emulate: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -132,7 +139,7 @@ def verify(
     target : Target, name or file
     bisect : bool
         If an output is wrong, find the first node whose output is.
-    threads, batch, params, log, tuned, exact, precision
+    threads, batch, params, log, tuned, exact, precision, allow_tf32
         As for :func:`tvmconv.compile`.
     emulate : bool
         For a GPU target: run its kernels on this machine's CPU, and check each access to memory
@@ -163,7 +170,7 @@ def verify(
         make = partial(RemoteModule.compile, runner=runner)
     build: Build = partial(
         make, target=machine, threads=threads, log=log, tuned=tuned, exact=exact,
-        precision=precision, progress=progress,
+        precision=precision, allow_tf32=allow_tf32, progress=progress,
     )  # fmt: skip
     emulated: AbstractContextManager[None] = nullcontext()
     if emulate:
@@ -171,7 +178,7 @@ def verify(
 
         emulated, build = emulation(machine), emulated_build(build, machine)
     with emulated:
-        return _verify(model, machine, build, params, batch, seed, bisect, precision)
+        return _verify(model, machine, build, params, batch, seed, bisect, precision, allow_tf32)
 
 
 def _verify(
@@ -183,10 +190,11 @@ def _verify(
     seed: int,
     bisect: bool,
     precision: str,
+    allow_tf32: bool,
 ) -> VerifyReport:
     from tvmconv.frontend import is_problem_text
 
-    if bisect and precision != "float32":
+    if bisect and (precision != "float32" or allow_tf32):
         raise InputError("bisect looks for a wrong node of a network in float32")
 
     if isinstance(model, str) and is_problem_text(model):
@@ -195,7 +203,7 @@ def _verify(
         return _verify_problem(model, machine, build, params, seed)
     if params is not None:
         raise InputError("params are for problems; a model has its own weights")
-    return _verify_network(model, machine, build, batch, seed, bisect, precision)
+    return _verify_network(model, machine, build, batch, seed, bisect, precision, allow_tf32)
 
 
 def _verify_problem(
@@ -220,12 +228,12 @@ def _verify_problem(
     rule = next(named, "direct")
     report = check(problem, got, problem.reference(arrays), problem.magnitude(arrays), rule)
     output = OutputCheck("y", got.shape, report.ratio, report.message, report.passed)
-    return VerifyReport(problem.text, target.name, (output,))
+    return VerifyReport(problem.text, target.name, (output,), arithmetic=_arithmetic(rule))
 
 
 def _verify_network(
     model: Any, target: Target, build: Build, batch: int | None, seed: int, bisect: bool,
-    precision: str,
+    precision: str, allow_tf32: bool,
 ) -> VerifyReport:  # fmt: skip
     from tvmconv.frontend import load
     from tvmconv.frontend.read import read_model
@@ -244,8 +252,10 @@ def _verify_network(
     wanted = evaluate_model(proto, feeds, names)
     outputs = [output.name for output in proto.graph.output]
     dtype, count = _halves(graph, precision)
+    if allow_tf32 and not dtype:
+        dtype, count = TF32, _products(graph)
     if dtype:
-        if precision == "float32":  # ONNX's evaluator would round in every step, as nobody has to
+        if dtype != TF32 and precision == "float32":  # ONNX's evaluator would round at each step
             wanted = evaluate(graph, feeds)
         reports = [check_halves(y, ref, dtype, count) for y, ref in zip(got, wanted, strict=True)]
         checks = tuple(
@@ -260,7 +270,19 @@ def _verify_network(
     wrong = ""
     if bisect and not all(c.ok for c in checks):
         wrong = first_wrong_node(graph, feeds, build)
-    return VerifyReport(str(label), target.name, checks, wrong)
+    return VerifyReport(str(label), target.name, checks, wrong, _arithmetic(dtype))
+
+
+def _arithmetic(rule: str) -> str:
+    """What to know of the arithmetic to which outputs are held, if it is not that of the dtype."""
+    return "factors may be rounded to TF32, by 2^-11 of each" if rule == TF32 else ""
+
+
+def _products(graph: Graph) -> int:
+    """Roundings of factors that follow one another, at most: two for each sum of products."""
+    from tvmconv.graph.precision import longest
+
+    return longest(graph, lambda node: 2 * (node.op in TENSOR_CORE_OPS))
 
 
 def _halves(graph: Graph, precision: str) -> tuple[str, int]:

@@ -41,6 +41,8 @@ class Chooser:
         network; 0 if the kernel runs alone.
     blocks_only : bool
         Whether no kernel may work on planes.
+    allow_tf32 : bool
+        Whether tensor cores may round float32 to TF32.
     """
 
     target: Target
@@ -48,6 +50,7 @@ class Chooser:
     exact: bool = False
     cold_bytes: int = 0
     blocks_only: bool = False
+    allow_tf32: bool = False
     _algorithms: dict[str, str] = field(default_factory=dict)
     _predictions: dict[str, float] = field(default_factory=dict)
 

@@ -113,6 +113,11 @@ precision_option: _Decorator[Any] = click.option(
     show_default=True,
     help="What a model's activations and weights are stored in; sums are float32.",
 )
+tf32_option: _Decorator[Any] = click.option(
+    "--allow-tf32",
+    is_flag=True,
+    help="For a GPU: let tensor cores round float32 to TF32, 10 bits after the point, to multiply.",
+)
 exact_option: _Decorator[Any] = click.option(
     "--exact",
     is_flag=True,

@@ -18,6 +18,7 @@ from tvmconv.cli._options import (
     params_option,
     precision_option,
     target_option,
+    tf32_option,
     threads_option,
     untuned_option,
 )
@@ -83,6 +84,7 @@ DUMPS = {
 @batch_option
 @params_option
 @precision_option
+@tf32_option
 @debug_option
 def command(
     model: str,
@@ -100,6 +102,7 @@ def command(
     batch: int | None,
     params: Path | None,
     precision: str,
+    allow_tf32: bool,
 ) -> None:
     """Compile a model, or one problem, to a file that runs by itself."""
     source = model_source(model)
@@ -136,6 +139,7 @@ def command(
             tuned=not untuned,
             exact=exact,
             precision=precision,
+            allow_tf32=allow_tf32,
             split_separable=split_separable,
             progress=progress,
             images=images,

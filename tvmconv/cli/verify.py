@@ -18,6 +18,7 @@ from tvmconv.cli._options import (
     precision_option,
     runner_option,
     target_option,
+    tf32_option,
     threads_option,
     timeout_option,
     untuned_option,
@@ -39,6 +40,7 @@ from tvmconv.target import load_target
 @batch_option
 @params_option
 @precision_option
+@tf32_option
 @runner_option
 @timeout_option
 @json_option
@@ -55,6 +57,7 @@ def command(
     batch: int | None,
     params: Path | None,
     precision: str,
+    allow_tf32: bool,
     runner: str | None,
     timeout: float | None,
     as_json: bool,
@@ -76,6 +79,7 @@ def command(
             tuned=not untuned,
             exact=exact,
             precision=precision,
+            allow_tf32=allow_tf32,
             batch=batch,
             params=params,
             progress=progress,

@@ -10,7 +10,7 @@ library has to be there. To a CPU's kernel a half is a uint16.
 from __future__ import annotations
 
 from tvmconv._tvm import TVMObject, tirx, tvm, tvm_ffi
-from tvmconv.kernel import KernelSpec, canonical_json
+from tvmconv.kernel import TENSOR_CORE_OPS, KernelSpec, canonical_json
 from tvmconv.layout import HALVES
 from tvmconv.problem import Problem
 from tvmconv.target import Target
@@ -26,14 +26,13 @@ _REBIAS, _SHIFT = 112 << 23, 13
 _SMALLEST = 113 << 23
 
 
-#: Operators whose products on a GPU are those of its tensor cores, which take halves themselves.
-_PRODUCTS = ("conv", "dense", "conv_transpose")
-
-
 def in_float32(spec: KernelSpec, is_gpu: bool) -> KernelSpec:
-    """The kernel as it is described and scheduled: with float32 in place of halves."""
+    """The kernel as it is described and scheduled: with float32 in place of halves.
+
+    Not so on a GPU whose tensor cores take halves themselves.
+    """
     on_blocks = spec.output.block > 1
-    if is_gpu and on_blocks and spec.op in _PRODUCTS and spec.inputs[0].dtype in HALVES:
+    if is_gpu and on_blocks and spec.op in TENSOR_CORE_OPS and spec.inputs[0].dtype in HALVES:
         return spec
     if not any(layout.dtype in HALVES for layout in (*spec.inputs, spec.output)):
         return spec

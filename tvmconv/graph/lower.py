@@ -29,7 +29,7 @@ from tvmconv.graph.fuse import HOSTS, base_inputs
 from tvmconv.graph.ir import Node, Value
 from tvmconv.graph.layout import Placed, converts_constant
 from tvmconv.graph.memory import Lifetime, aligned, assign_offsets
-from tvmconv.kernel import KernelSpec, canonical_json
+from tvmconv.kernel import TENSOR_CORE_OPS, KernelSpec, canonical_json
 from tvmconv.layout import Layout, itemsize
 from tvmconv.ops import winograd
 from tvmconv.problem import Problem
@@ -90,7 +90,7 @@ class Lowered:
     choices: dict[str, list[Any]] = field(default_factory=dict)
 
 
-def lower(placed: Placed, *, resident_halos: bool = False) -> Lowered:
+def lower(placed: Placed, *, resident_halos: bool = False, allow_tf32: bool = False) -> Lowered:
     """Lower a placed graph.
 
     Parameters
@@ -100,24 +100,27 @@ def lower(placed: Placed, *, resident_halos: bool = False) -> Lowered:
         Whether the arena is zero, but for the plan's fills, when a run first sees it. Then a halo's
         memory is shared only with halos of the same place, shape and value, so that they stay as
         they are and no step has to write them.
+    allow_tf32 : bool
+        Whether products of float32 may be those of tensor cores, which round the factors.
     """
-    return _Lowerer(placed, resident_halos).run()
+    return _Lowerer(placed, resident_halos, allow_tf32).run()
 
 
-def lower_module(module: Any, *, resident_halos: bool = False) -> Lowered:
+def lower_module(module: Any, **options: Any) -> Lowered:
     """Lower what :func:`tvmconv.graph.pipeline.optimized` returns; see :func:`lower`."""
     from tvmconv.graph.relax import from_relax
 
     placed = Placed.of(from_relax(module))
-    return replace(lower(placed, resident_halos=resident_halos), module=module)
+    return replace(lower(placed, **options), module=module)
 
 
 class _Lowerer:
     """One walk over the placed graph."""
 
-    def __init__(self, placed: Placed, resident_halos: bool) -> None:
+    def __init__(self, placed: Placed, resident_halos: bool, allow_tf32: bool = False) -> None:
         self.placed = placed
         self.resident_halos = resident_halos
+        self.allow_tf32 = allow_tf32
         self.graph = placed.graph
         self.inputs = {v: k for k, v in enumerate(self.graph.inputs)}
         self.folded = {n.output: n.inputs[0] for n in self.graph.nodes if converts_constant(n)}
@@ -271,6 +274,8 @@ class _Lowerer:
         places = [self._place(v) for v in (*data, node.output)]
         layouts = tuple(layout for layout, _ in places)
         spec = KernelSpec(node.op, canonical_json(node.attrs), layouts[:-1], layouts[-1])
+        if self.allow_tf32 and _suits_tf32(spec):
+            spec = replace(spec, attrs_json=canonical_json({**node.attrs, "tf32": True}))
         algorithm = _algorithm(spec, weights)
         name = f"tvmconv_{spec.digest}"
         self.kernels.setdefault(name, spec)
@@ -322,14 +327,26 @@ class _Lowerer:
         return self.weights.add((id(data), layout), lambda: [_in_layout(data, layout)])[0]
 
 
+def _suits_tf32(spec: KernelSpec) -> bool:
+    """Whether a kernel is a product of matrices of float32, on blocks and of several rows."""
+    if spec.op not in TENSOR_CORE_OPS or spec.inputs[0].dtype != "float32":
+        return False
+    n, _, *spatial = spec.output.shape
+    on_blocks = min(spec.inputs[0].block, spec.output.block) > 1
+    problem = Problem.parse(spec.attrs["problem"])
+    return on_blocks and n * math.prod(spatial) > 1 and not winograd.tile_outputs(problem)
+
+
 def _algorithm(spec: KernelSpec, weights: list[Value]) -> str:
-    """The algorithm of a convolution, empty where there is no choice or it is the direct one.
+    """The algorithm of a kernel, empty where there is no choice or it is the direct one.
 
     Raises
     ------
     InputError
         If the problem names one that needs constant weights, or channel blocks, and has none.
     """
+    if spec.attrs.get("tf32"):
+        return "tf32"
     if spec.op != "conv":
         return ""
     problem = Problem.parse(spec.attrs["problem"])

@@ -8,6 +8,7 @@ reductions, normalisations) stays in float32, with casts where the types meet.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,12 +53,20 @@ def stored_in(graph: Graph, dtype: str) -> Graph:
 
 def roundings(graph: Graph) -> int:
     """How many roundings to halves follow one another, at most, on a way through a graph."""
+
+    def own(node: Node) -> int:
+        weights = any(v.is_constant and v.dtype in HALVES for v in node.inputs)
+        return (node.output.dtype in HALVES) + weights
+
+    return longest(graph, own)
+
+
+def longest(graph: Graph, own: Callable[[Node], int]) -> int:
+    """The largest sum of what nodes have of something, over the ways through a graph."""
     depth: dict[Value, int] = {}
     for node in graph.nodes:
         before = max((depth.get(value, 0) for value in node.inputs), default=0)
-        own = node.output.dtype in HALVES
-        weights = any(v.is_constant and v.dtype in HALVES for v in node.inputs)
-        depth[node.output] = before + own + weights
+        depth[node.output] = before + own(node)
     return max((depth.get(value, 0) for value in graph.outputs), default=0)
 
 
