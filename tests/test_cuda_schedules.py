@@ -40,6 +40,7 @@ PROBLEMS = (
     "dense:3x300:70:bias=true",
     "dense:1x2048:100:bias=true",
     "conv2d_transpose:1x20x5x5:24x3x3:stride=2:padding=1",  # phases of 1 and of 2 taps
+    "conv2d_transpose:1x1040x3x3:16x2x2:stride=2",  # partial sums
     "conv2d_transpose:1x16x4x4:16x4x4:stride=2:padding=1:groups=16",
     "depthwise_conv2d:1x40x9x12:40x3x3:padding=1:bias=true:activation=relu6",
     "depthwise_conv2d:1x8x9x9:24x3x3:padding=1",
@@ -54,15 +55,22 @@ PROBLEMS = (
     "locally_connected2d:1x20x5x5:24x3x3:bias=true",
     "locally_connected1d:1x2304x2:16x1",  # as many threads a sum as a block may have
 )
-#: Contractions of float16: on tensor cores, but for what is read from planes.
+#: Contractions of halves: on tensor cores, but for what is read from planes.
 HALVES = (
     "conv2d:1x20x7x7:24x3x3:padding=1:bias=true:activation=relu",
     "conv2d:1x64x9x7:64x3x3:padding=1:bias=true:activation=relu",
     "conv2d:1x256x7x7:64x1x1:bias=true",
     "conv2d:1x320x5x4:32x3x3:padding=1:activation=relu",
-    "conv2d:1x48x8x8:96x3x3:padding=1:groups=3",
+    "conv2d:1x48x8x8:96x3x3:padding=1:groups=3",  # two blocks of channels a group
     "conv2d:1x3x19x17:16x5x5:padding=2:bias=true",
     "dense:3x304:70:bias=true",
+    "conv2d_transpose:1x32x5x5:24x3x3:stride=2:padding=1:bias=true",  # phases of 1 and of 2 taps
+)
+#: Those of which there are partial sums in several groups, ragged phases, and phases of no taps.
+OTHER_HALVES = (
+    "conv2d:1x1280x4x4:64x3x3:padding=1:groups=2:bias=true",
+    "conv2d_transpose:2x32x5x7:64x3x2:stride=2,3:padding=1,0,0,1:groups=2",
+    "conv2d_transpose:2x16x4x3:16x2x2:stride=3:bias=true",
 )
 #: Operators whose kernels have other stages.
 CASES = (
@@ -76,10 +84,10 @@ def target(name: str = "cuda-sm80") -> Target:
     return load_target(name)
 
 
-def sample(spec: KernelSpec, machine: Target) -> list[Candidate]:
+def sample(spec: KernelSpec, machine: Target, most: int = SAMPLES) -> list[Candidate]:
     """The model's choice and some others."""
     first, *others = space(spec, machine)
-    return [first, *random.Random(spec.text).sample(others, min(SAMPLES, len(others)))]
+    return [first, *random.Random(spec.text).sample(others, min(most, len(others)))]
 
 
 @pytest.mark.slow
@@ -123,14 +131,33 @@ def test_shuffled_channels_are_gathered(half: bool) -> None:
         np.testing.assert_array_equal(compiled.run(k, problem_kernel(trial, spec)), expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("text", HALVES)
-@pytest.mark.parametrize("name", ["cuda-sm80", "cuda-sm75"])
-def test_halves_are_right(text: str, name: str) -> None:
-    """Exactly equal on integers but for one rounding: sums are in float32."""
-    machine, problem = target(name), Problem.parse(text).replace(dtype="float16")
+#: By dtype and capability: instructions for 16 terms, for 8 terms, and none.
+ON_TENSOR_CORES = [
+    *((text, "float16", "cuda-sm80") for text in (*HALVES, *OTHER_HALVES)),
+    *((text, "bfloat16", "cuda-sm80") for text in HALVES[1:5]),
+    *((text, "float16", "cuda-sm75") for text in (*HALVES[:2], *HALVES[5:])),
+    (HALVES[1], "bfloat16", "cuda-sm75"),
+    *((text, "tf32", "cuda-sm80") for text in (*HALVES[:2], *HALVES[3:5], *OTHER_HALVES[:2])),
+]
+
+
+def product_spec(text: str, dtype: str, machine: Target) -> KernelSpec:
+    """The kernel of a problem in a dtype, or in float32 with factors that may be rounded."""
+    problem = Problem.parse(text).replace(dtype="float32" if dtype == "tf32" else dtype)
     spec = problem_spec(problem, block=machine.layout.channel_block)
-    choices = sample(spec, machine)
+    if dtype != "tf32":
+        return spec
+    return replace(spec, attrs_json=canonical_json({**spec.attrs, "tf32": True}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "dtype", "name"), ON_TENSOR_CORES)
+def test_tensor_cores_are_right(text: str, dtype: str, name: str) -> None:
+    """Exactly equal on integers but for one rounding: sums are in float32."""
+    machine = target(name)
+    spec = product_spec(text, dtype, machine)
+    problem = Problem.parse(spec.attrs["problem"])
+    choices = sample(spec, machine, 1)
     compiled = Emulated([spec] * len(choices), machine, choices)
     trial = accuracy.trial(problem, 0, exact=True)
     for k, choice in enumerate(choices):
@@ -215,10 +242,41 @@ def alone(machine: Target) -> Target:
     return replace(machine, device=replace(machine.gpu, cubins=(machine.gpu.sm,), ptx=False))
 
 
-def test_tensor_cores_multiply() -> None:
-    spec = problem_spec(Problem.parse(LAYERS[1]).replace(dtype="float16"), block=16)
-    source = cuda_source([device_kernel(spec, "kernel", target())])
-    assert "mma.sync.aligned.m16n8k16" in source
-    assert "ldmatrix.sync.aligned.m8n8.x4.trans" in source
-    assert "cp.async" in source
-    assert "cp.async" not in cuda_source([device_kernel(spec, "kernel", target("cuda-sm75"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [HALVES[1], "conv2d_transpose:1x32x5x5:24x4x4:stride=2:padding=1"])
+def test_tf32_is_rounded_to_nearest(text: str) -> None:
+    """Within the bound for random signs, of which the errors of bits cut off would be over half."""
+    spec, trial = product_spec(text, "tf32", target()), accuracy.trial(Problem.parse(text))
+    got = Emulated([spec], target()).run(0, problem_kernel(trial, spec))
+    assert trial.check(got, accuracy.TF32).ratio < 0.5
+    assert not trial.check(got).passed
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "name", "instruction"),
+    [
+        (LAYERS[1], "float16", "cuda-sm80", "m16n8k16.row.col.f32.f16.f16.f32"),
+        (LAYERS[1], "float16", "cuda-sm75", "m16n8k8.row.col.f32.f16.f16.f32"),
+        (LAYERS[1], "bfloat16", "cuda-sm90", "m16n8k16.row.col.f32.bf16.bf16.f32"),
+        (LAYERS[1], "tf32", "cuda-sm80", "m16n8k8.row.col.f32.tf32.tf32.f32"),
+        (LAYERS[1], "float32", "cuda-sm80", ""),
+        (LAYERS[1], "tf32", "cuda-sm75", ""),
+        (HALVES[-1], "float16", "cuda-sm90", "m16n8k16.row.col.f32.f16.f16.f32"),
+        (HALVES[4], "bfloat16", "cuda-sm100", "m16n8k16.row.col.f32.bf16.bf16.f32"),
+    ],
+)
+def test_tensor_cores_multiply(text: str, dtype: str, name: str, instruction: str) -> None:
+    spec = product_spec(text, dtype, target(name))
+    source = cuda_source([device_kernel(spec, "kernel", target(name))])
+    assert bool(instruction) == ("mma.sync.aligned" in source)
+    assert f"mma.sync.aligned.{instruction}" in source or not instruction
+    assert ("ldmatrix.sync.aligned.m8n8.x4.trans" in source) == (
+        ".f16" in instruction or ".bf16" in instruction
+    )
+    assert ("cp.async" in source) == (name != "cuda-sm75")
+
+
+def test_channels_of_a_group_are_one_matrix() -> None:
+    """Two blocks of 16 output channels read the same input: a tile has 32 columns."""
+    spec = product_spec(HALVES[4], "float16", target())
+    assert max(dict(choice.knobs)["columns"] for choice in space(spec, target())) == 32
