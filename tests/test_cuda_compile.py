@@ -92,7 +92,69 @@ def test_inspect_shows_what_kernels_use(tvmconv: Callable[..., Any], tmp_path: P
     assert all(32 <= entry["threads"] <= 1024 for entry in functions)
 
 
+@pytest.mark.parametrize(
+    ("target", "dtype", "instruction"),
+    [
+        ("t4", "float16", "HMMA.1688.F32 "),
+        ("a100", "bfloat16", "HMMA.16816.F32.BF16 "),
+        ("jetson-orin", "tf32", "HMMA.1688.F32.TF32 "),
+        ("h100", "float16", "HMMA.16816.F32 "),
+    ],
+)
+def test_machine_code_multiplies_on_tensor_cores(
+    tvmconv: Callable[..., Any], tmp_path: Path, target: str, dtype: str, instruction: str
+) -> None:
+    tf32 = dtype == "tf32"
+    problem = "conv2d:1x32x8x8:32x1x1" + f":dtype={dtype}" * (not tf32)
+    options = ("--target", target, "-o", tmp_path / "m.so", *["--allow-tf32"] * tf32)
+    assert tvmconv("compile", problem, *options).code == 0
+    printed = tvmconv("inspect", tmp_path / "m.so", "--sass").out
+    assert len(re.findall(r"\.global +tvmconv_", printed)) >= 3
+    assert instruction in printed
+
+
 # --- what is refused
+
+
+def test_machine_code_that_is_not_there(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "m.so"
+    compile_to_file("max_pool2d:1x1x4x4:2x2", path, target=load_target("x86-64-v3"))
+    for arguments, message in (
+        ((path, "--sass"), f"{path}: has no machine code for GPUs"),
+        ((tmp_path, "--sass"), f"{tmp_path}: cannot be read: Is a directory"),
+        ((path, "--sass", "--json"), "sass: is text, there is no JSON of it"),
+    ):
+        result = tvmconv("inspect", *arguments)
+        assert (result.code, result.err) == (2, f"tvmconv: {message}\n")
+
+
+def test_no_disassembler(
+    tvmconv: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.so"
+    compile_to_file("max_pool2d:1x1x4x4:2x2", path, target=H100)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(nvrtc, "package_folders", list)
+    result = tvmconv("inspect", path, "--sass")
+    message = "cannot disassemble: nvdisasm is missing: pip install nvidia-cuda-nvdisasm"
+    assert (result.code, result.err) == (4, f"tvmconv: {message}\n")
+
+
+def test_code_that_the_disassembler_refuses(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "m.so"
+    images = [Image(90, "cubin", b"no cubin", {}, "hand")]
+    compile_to_file("max_pool2d:1x1x4x4:2x2", path, target=H100, images=lambda *given: images)
+    result = tvmconv("inspect", path, "--sass")
+    assert result.code == 4
+    assert re.fullmatch(r"tvmconv: .*nvdisasm: sm_90: .+\n", result.err)
+
+
+def test_tf32_is_refused_where_there_is_none(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
+    for name in ("cuda-sm75", "x86-64-v3"):
+        options = ("--target", name, "-o", tmp_path / "m.so", "--allow-tf32")
+        result = tvmconv("compile", PROBLEM, *options)
+        message = "TF32 is for GPUs with tensor cores for it, from 8.0 on"
+        assert (result.code, result.err) == (2, f"tvmconv: {name}: {message}\n")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +190,7 @@ def nothing_found() -> Any:
 def test_without_nvrtc(
     tvmconv: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nvrtc, "_folders", list)
+    monkeypatch.setattr(nvrtc, "package_folders", list)
     result = tvmconv("compile", PROBLEM, "-o", tmp_path / "m.so", "--target", "h100")
     assert result.code == 4
     assert result.err == (
@@ -140,9 +202,30 @@ def test_without_nvrtc(
 def test_a_broken_nvrtc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/libnvrtc.so.12").write_bytes(b"")
-    monkeypatch.setattr(nvrtc, "_folders", lambda: [tmp_path])
+    monkeypatch.setattr(nvrtc, "package_folders", lambda: [tmp_path])
     with pytest.raises(EnvironmentError_, match=r"cannot compile for CUDA: .*libnvrtc\.so\.12"):
         compiler()
+
+
+@pytest.mark.usefixtures("nothing_found")
+@pytest.mark.parametrize(
+    ("versions", "newest"),
+    [
+        (["13.5", "12.8", "12.10", "12.9", "9.0"], "12.10"),  # of CUDA 12, if there is one
+        (["13.5", "9.0"], "13.5"),  # by numbers, not by names
+    ],
+)
+def test_the_newest_nvrtc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versions: list[str], newest: str
+) -> None:
+    for version in versions:
+        folder = tmp_path / version / "lib"
+        folder.mkdir(parents=True)
+        (folder / f"libnvrtc.so.{version.partition('.')[0]}").touch()
+        (folder / f"libnvrtc-builtins.so.{version}").touch()
+    monkeypatch.setattr(nvrtc, "package_folders", lambda: sorted(tmp_path.iterdir()))
+    with pytest.raises(EnvironmentError_, match=f"/{newest}/lib/libnvrtc.so.* too short"):
+        Nvrtc.find()
 
 
 def test_a_capability_that_the_compiler_does_not_know() -> None:
@@ -169,7 +252,7 @@ def test_a_source_that_is_none() -> None:
 def test_who_brings_images_needs_no_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nvrtc, "_folders", list)
+    monkeypatch.setattr(nvrtc, "package_folders", list)
     seen: dict[str, Any] = {}
 
     def images(source: str, target: Target, extents: Any) -> list[Image]:

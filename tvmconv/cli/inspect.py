@@ -9,14 +9,24 @@ import click
 
 from tvmconv.cli._options import debug_option, json_option
 from tvmconv.cli._output import print_json, print_table
+from tvmconv.errors import InputError
 
 
 @click.command()
 @click.argument("file", metavar="FILE.so", type=click.Path(path_type=Path))
+@click.option("--sass", is_flag=True, help="Print a GPU's machine code as text, by nvdisasm.")
 @json_option
 @debug_option
-def command(file: Path, as_json: bool) -> None:
+def command(file: Path, sass: bool, as_json: bool) -> None:
     """Tell what a compiled file holds, without running it."""
+    if sass and as_json:
+        raise InputError("sass: is text, there is no JSON of it")
+    if sass:
+        from tvmconv.codegen.cuda.sass import disassembled
+
+        for text in disassembled(file):
+            click.echo(text)
+        return
     from tvmconv.runtime.inspect import inspect_artifact
 
     facts = inspect_artifact(file)

@@ -27,7 +27,8 @@ from tvmconv.runtime.inspect import DEFAULT_PREFIX
 from tvmconv.target import Target
 
 _SOURCES = ("cuda_model", "cuda_images", "cuda_driver", "error", "features")
-_ALIGNMENT = 64
+#: Where the images lie in a file, and to what each is aligned there.
+IMAGES_SECTION, IMAGE_ALIGNMENT = ".tvmconv.images", 64
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def write_cuda_artifact(
     runtime = Runtime(
         _SOURCES,
         lambda weight_bytes: cuda_plan_source(device, places, weight_bytes),
-        (Blob(".tvmconv.images", IMAGES_SYMBOL, code, large=True),),
+        (Blob(IMAGES_SECTION, IMAGES_SYMBOL, code, large=True),),
         ("dl",),
     )
     write_artifact(
@@ -187,7 +188,7 @@ def _joined(images: Sequence[Image]) -> tuple[bytes, list[ImagePlace]]:
     """All images one after the other, and where each lies."""
     code, places = bytearray(), []
     for image in images:
-        code += bytes(-len(code) % _ALIGNMENT)
+        code += bytes(-len(code) % IMAGE_ALIGNMENT)
         places.append(ImagePlace(image.sm, image.kind == "ptx", len(code)))
         code += image.code
     return bytes(code), places

@@ -126,15 +126,15 @@ class Nvrtc:
             There is none, or it cannot be loaded.
         """
         action = "cannot compile for CUDA"
-        found = [path for folder in _folders() for path in folder.glob("lib/libnvrtc.so.*")]
+        found = [path for folder in package_folders() for path in folder.glob("lib/libnvrtc.so.*")]
         if not found:
             raise EnvironmentError_(f"{action}: NVRTC is missing: {_INSTALL}")
-        path = min(found, key=lambda path: (path.suffix != ".12", path))
+        path = max(found, key=lambda path: (path.suffix == ".12", _version(path)))
         try:
             library = ctypes.CDLL(str(path))
         except OSError as error:
             raise EnvironmentError_(f"{action}: {error}; {_INSTALL}") from None
-        headers = [f / "include" for f in _folders() if (f / "include/cuda_fp16.h").exists()]
+        headers = [f / "include" for f in package_folders() if (f / "include/cuda_fp16.h").exists()]
         own = [folder for folder in headers if folder.parent == path.parent.parent]
         return Nvrtc(library, next(iter([*own, *headers]), None))
 
@@ -229,7 +229,13 @@ class Nvcc:
             raise EnvironmentError_(f"{self._path}: cannot be started: {error.strerror}") from None
 
 
-def _folders() -> list[Path]:
+def _version(library: Path) -> tuple[int, ...]:
+    """Version of a library NVRTC: its name has the major one, that of what it loads all of it."""
+    names = [library.name, *(p.name for p in library.parent.glob("libnvrtc-builtins.so.*"))]
+    return max(tuple(map(int, re.findall(r"\d+", name.partition(".so")[2]))) for name in names)
+
+
+def package_folders() -> list[Path]:
     """The folders of NVIDIA's packages, wherever Python finds them."""
     spec = importlib.util.find_spec("nvidia")
     roots = spec.submodule_search_locations if spec else None
