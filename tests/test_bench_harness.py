@@ -51,14 +51,14 @@ def test_defaults_are_the_published_protocol() -> None:
 
 def test_a_block_runs_alone_after_its_warm_up_until_its_time_is_over() -> None:
     world = World()
-    seconds = run_block(world.contender("a", 0.06).run, Protocol(), world.clock)
+    seconds = run_block(world.contender("a", 0.06), Protocol(), world.clock)
     assert seconds == pytest.approx([0.06] * 4)
     assert world.log == ["a"] * 6
 
 
 def test_a_slow_call_is_timed_once_a_block() -> None:
     world = World()
-    assert run_block(world.contender("a", 3.0).run, Protocol(), world.clock) == pytest.approx([3.0])
+    assert run_block(world.contender("a", 3.0), Protocol(), world.clock) == pytest.approx([3.0])
 
 
 def test_nobody_always_follows_the_same() -> None:

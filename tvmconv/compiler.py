@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tvmconv.autoschedule.choose import Chooser
     from tvmconv.autoschedule.log import Database
     from tvmconv.codegen.cuda.build import ImageBuilder
+    from tvmconv.codegen.kernels import Choice
     from tvmconv.codegen.plan import Plan
     from tvmconv.graph.ir import Graph
     from tvmconv.graph.lower import Lowered
@@ -242,9 +243,9 @@ def compile_parts(
     for k, (symbol, spec) in enumerate(lowered.kernels.items()):
         if progress is not None:
             progress("compiling kernels", k, len(lowered.kernels))
-        made[symbol], trace = _kernel(spec, symbol, chooser, make)
-        if trace is not None:
-            lowered.choices[symbol] = trace
+        made[symbol], choice = _kernel(spec, symbol, chooser, make)
+        if choice is not None:
+            lowered.choices[symbol] = choice
     metadata = {**_metadata(model, graph, target), "tuned_kernels": len(lowered.choices)}
     plan = replace(lowered.plan, threads=threads or 0, metadata=metadata)
     if dump:
@@ -272,16 +273,18 @@ def open_logs(log: Logs, target: Target) -> Database:
 
 def _kernel(
     spec: KernelSpec, symbol: str, chooser: Chooser, make: Callable[..., Any]
-) -> tuple[Any, list[Any] | None]:
-    """What ``make`` makes of a kernel, and the trace by which it is scheduled if a log has one.
+) -> tuple[Any, Choice]:
+    """What ``make`` makes of a kernel, and how it is scheduled if a log says so.
 
     A record that cannot be compiled is the log's mistake and not the user's: the next best stands
     in for it, and at last the model.
     """
+    from tvmconv.codegen.kernels import recorded
+
     while (record := chooser.record(spec)) is not None:
-        trace = list(record.trace)
         try:
-            return make(spec, symbol, chooser.target, trace), trace
+            choice = recorded(record, spec, chooser.target)
+            return make(spec, symbol, chooser.target, choice), choice
         except (ValueError, RuntimeError):  # TVM's own errors are RuntimeErrors
             chooser.reject(record)
     return make(spec, symbol, chooser.target), None

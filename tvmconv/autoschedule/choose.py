@@ -138,15 +138,13 @@ class Chooser:
         return self.database.best(canonical(spec).text, self.target, self.cache)
 
     def reject(self, record: Record) -> None:
-        """Forget a record whose trace makes no kernel."""
+        """Forget a record whose schedule makes no kernel."""
         if self.database is not None:
             self.database.reject(record, "trace does not fit its workload")
 
 
 def predicted_cycles(spec: KernelSpec, target: Target) -> float:
     """What the model expects of a kernel's best schedule, in cycles of one core."""
-    from tvmconv.autoschedule.space import space_for
-    from tvmconv.codegen.kernels import prim_func
+    from tvmconv.codegen.kernels import candidates
 
-    func = prim_func(spec, "kernel", aligned=target.is_gpu)
-    return space_for(target).candidates(func, target)[0].cycles
+    return candidates(spec, target)[0].cycles

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tvmconv import ops
 from tvmconv.autoschedule.record import Cache
 from tvmconv.autoschedule.workload import alternatives, canonical
+from tvmconv.errors import InputError
 from tvmconv.kernel import KernelSpec
 from tvmconv.layers import Layer
 from tvmconv.layout import itemsize
@@ -20,7 +21,6 @@ from tvmconv.problem import Problem
 from tvmconv.target import Target
 
 if TYPE_CHECKING:
-    from tvmconv.codegen.plan import Plan
     from tvmconv.graph.ir import Graph
     from tvmconv.graph.lower import Lowered
 
@@ -99,7 +99,7 @@ def cold_bytes(weights: int, target: Target) -> int:
 
 
 def extract(
-    sources: Sequence[Any], target: Target, batch: int | None = None
+    sources: Sequence[Any], target: Target, batch: int | None = None, precision: str = "float32"
 ) -> tuple[list[Task], list[str]]:
     """Compile models and problems down to kernels, and collect these.
 
@@ -109,6 +109,8 @@ def extract(
     target : Target
     batch : int, optional
         Extent of a symbolic first axis.
+    precision : str
+        What models are stored in: see :mod:`tvmconv.graph.precision`.
 
     Returns
     -------
@@ -125,13 +127,13 @@ def extract(
     tasks: dict[str, Task] = {}
     networks: list[str] = []
     for source in sources:
-        graph, name, is_problem = _load(source, batch)
+        graph, name, is_problem = _load(source, batch, precision)
         networks.append(name if name not in networks else f"{name}#{len(networks) + 1}")
         weights = 0 if is_problem else _weight_bytes(graph)
         lowered = _lower(graph, target, weights, on_blocks=is_problem)
-        for key, specs, count in _kernels(lowered.plan, lowered.kernels, network=not is_problem):
+        for key, specs, count in _kernels(lowered, target, network=not is_problem):
             found = Task(specs)
-            if is_problem:
+            if is_problem and not target.is_gpu:
                 _add_planes(found, graph, target)
             task = tasks.setdefault(key, found)
             # What a network forbids is out for all.
@@ -141,21 +143,24 @@ def extract(
     return list(tasks.values()), networks
 
 
-def _load(source: Any, batch: int | None) -> tuple[Graph, str, bool]:
+def _load(source: Any, batch: int | None, precision: str) -> tuple[Graph, str, bool]:
     """Load a source with constant weights; its graph, its name, and whether it is a problem."""
     import numpy as np
 
     from tvmconv.frontend import is_problem_text, load
+    from tvmconv.graph.precision import stored_in
 
     text = source.problem if isinstance(source, Layer) else source
     if isinstance(text, str) and is_problem_text(text):
         problem = Problem.parse(text)
+        if precision != "float32":
+            raise InputError(f"{text}: precision is for models; a problem has dtype={precision}")
         shapes = {name: shape for name, shape in problem.inputs.items() if name != "x"}
         # Only their shape matters: no kernel depends on the values of its weights.
         params = {name: np.ones(shape, problem.dtypes[name]) for name, shape in shapes.items()}
         name = source.origin if isinstance(source, Layer) else problem.text
         return load(problem.text, params=params), name, True
-    graph = load(source, batch=batch)
+    graph = stored_in(load(source, batch=batch), precision)
     is_path = isinstance(source, (str, os.PathLike))
     return graph, (Path(source).stem if is_path else graph.name or "model"), False
 
@@ -165,7 +170,8 @@ def _lower(graph: Graph, target: Target, weights: int, *, on_blocks: bool) -> Lo
     from tvmconv.autoschedule.choose import Chooser
     from tvmconv.compiler import lower_graph
 
-    chooser = Chooser(target, cold_bytes=weights, blocks_only=on_blocks)
+    chooser = Chooser.of(target)
+    chooser.cold_bytes, chooser.blocks_only = weights, chooser.blocks_only or on_blocks
     return lower_graph(graph, target, chooser=chooser)
 
 
@@ -187,9 +193,10 @@ def _weight_bytes(graph: Graph) -> int:
     return sum(value.data.nbytes for value in graph.constants() if value.data is not None)
 
 
-def _is_tuned(spec: KernelSpec) -> bool:
-    """Whether measurements can make a kernel's arguments: all of them are float32."""
-    if spec.op == _NOT_TUNED or any(v.dtype != "float32" for v in (*spec.inputs, spec.output)):
+def _is_tuned(spec: KernelSpec, target: Target) -> bool:
+    """Whether measurements can make a kernel's arguments: floats, on a GPU also of float16."""
+    known = ("float32", "float16") if target.is_gpu else ("float32",)
+    if spec.op == _NOT_TUNED or any(v.dtype not in known for v in (*spec.inputs, spec.output)):
         return False
     operator = ops.get(spec.op)
     weights = operator.family is not None and len(Problem.parse(spec.attrs["problem"]).inputs) > 1
@@ -199,17 +206,18 @@ def _is_tuned(spec: KernelSpec) -> bool:
 
 
 def _kernels(
-    plan: Plan, kernels: dict[str, KernelSpec], *, network: bool
+    lowered: Lowered, target: Target, *, network: bool
 ) -> Iterator[tuple[str, tuple[KernelSpec, ...], int]]:
-    """The workloads of a plan: key, alternatives, how often they run."""
+    """The workloads of a plan: key, alternatives (a GPU has none), how often they run."""
     from tvmconv.codegen.plan import KernelStep
 
-    runs = Counter(step.kernel for step in plan.steps if isinstance(step, KernelStep))
+    runs = Counter(step.kernel for step in lowered.plan.steps if isinstance(step, KernelStep))
     found: dict[str, tuple[KernelSpec, ...]] = {}
     counts: Counter[str] = Counter()
     for name, count in runs.items():
-        if _is_tuned(kernels[name]):
-            specs = alternatives(kernels[name], network)
+        spec = lowered.kernels[name]
+        if _is_tuned(spec, target):
+            specs = alternatives(spec, network)[: 1 if target.is_gpu else None]
             found[specs[0].text] = specs
             counts[specs[0].text] += count
     for key, specs in found.items():

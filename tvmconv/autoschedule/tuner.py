@@ -21,6 +21,7 @@ from tvmconv.autoschedule.workload import algorithm
 from tvmconv.bench.machine import usable_cores
 from tvmconv.codegen.link import static_triple
 from tvmconv.errors import InputError
+from tvmconv.runtime.cuda import gpu_for
 from tvmconv.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def tune(
     progress: Progress | None = None,
     threads: int | None = None,
     batch: int | None = None,
+    precision: str = "float32",
     shipped: bool = True,
     patience: int = PATIENCE,
     tools: Tools | None = None,
@@ -54,7 +56,7 @@ def tune(
     ----------
     models : path, ModelProto, problem text, Layer, or a sequence of these
     target : str, Path or Target
-        This machine, or the runner's, must be able to run it.
+        This machine, its GPU, or the runner's machine must be able to run it.
     trials : int, optional
         Candidates to measure in all; those that the log has of the same tasks count. Each task
         gets at least one.
@@ -69,9 +71,12 @@ def tune(
         ``progress(event)`` after each trial and each task: see
         :class:`~tvmconv.autoschedule.session.Event`.
     threads : int, optional
-        Threads to run with; the target's cores, as far as this machine has them, if left out.
+        Threads to run with; the target's cores, as far as this machine has them, if left out. Of no
+        concern to a GPU.
     batch : int, optional
         Extent of a symbolic first axis.
+    precision : {"float32", "float16"}
+        What models are stored in; float16 for GPUs only.
     shipped : bool
         Whether to begin from the records that come with the package.
     patience : int
@@ -97,9 +102,13 @@ def tune(
 
     machine = load_target(target)
     _check(trials, time_budget, jobs)
+    _check_precision(machine, precision)
     if machine.is_gpu:
-        raise InputError(f"{machine.name}: only kernels for CPUs can be tuned")
-    if runner is None:
+        if runner is not None:
+            raise InputError("runner: a GPU is measured on the machine that has it")
+        gpu_for(machine)
+        threads = machine.cores
+    elif runner is None:
         require_runnable(machine)
         threads = threads or min(machine.cores, usable_cores())
         require_threads(threads)
@@ -109,7 +118,7 @@ def tune(
     machine = replace(machine, cores=threads)
     log_file = Log((log or default_folder()) / machine.name / "records.jsonl")
     require_writable(log_file.path)
-    tools = tools or Tools(machine, jobs or usable_cores(), device=runner)
+    tools = tools or Tools(machine, jobs or usable_cores(), device=runner, precision=precision)
     is_one = isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence)
     tasks, networks = tools.extract([models] if is_one else list(models), batch)
     if not tasks:
@@ -141,6 +150,14 @@ def _check(trials: int | None, time_budget: float | None, jobs: int | None) -> N
             raise InputError(f"{name}: must be positive, is {value}")
 
 
+def _check_precision(target: Target, precision: str) -> None:
+    """Refuse halves whose kernels cannot be measured."""
+    known = ("float32", "float16") if target.is_gpu else ("float32",)
+    if precision not in known:
+        told = " or ".join(known)
+        raise InputError(f"precision: kernels of {target.name} are tuned in {told}")
+
+
 @dataclass
 class Tools:
     """What tuning needs of the rest: TVM, the measurer, the machine's peak, the clock.
@@ -153,27 +170,31 @@ class Tools:
     clock : Clock
     device : Runner, optional
         What measures elsewhere.
+    precision : str
+        What models are stored in.
+    builder : str
+        The module that builds candidates, if not the target's own.
     """
 
     target: Target
     jobs: int
     clock: Clock = field(default_factory=Clock)
     device: Runner | None = None
+    precision: str = "float32"
+    builder: str = ""
     _spaces: dict[str, Space] = field(default_factory=dict)
 
     def extract(self, sources: Sequence[Any], batch: int | None) -> tuple[list[Task], list[str]]:
         """Collect the kernels of models and problems."""
         from tvmconv.autoschedule.tasks import extract
 
-        return extract(sources, self.target, batch)
+        return extract(sources, self.target, batch, self.precision)
 
     def candidates(self, spec: KernelSpec) -> list[Candidate]:
         """A workload's design space, the model's favourite first."""
-        from tvmconv.autoschedule.space import space_for
-        from tvmconv.codegen.kernels import prim_func
+        from tvmconv.codegen.kernels import candidates
 
-        func = prim_func(spec, "kernel", aligned=self.target.is_gpu)
-        return space_for(self.target).candidates(func, self.target)
+        return candidates(spec, self.target)
 
     def space(self, spec: KernelSpec) -> Space:
         """A workload's design space as arrays; kept."""
@@ -187,6 +208,8 @@ class Tools:
 
         if task.untuned in task.specs:
             return task.untuned
+        if len(task.specs) == 1:
+            return task.specs[0]
         chosen = Chooser(self.target, cold_bytes=task.cold_bytes).algorithm(task.specs[0])
         return next(spec for spec in task.specs if algorithm(spec) == chosen)
 
@@ -205,13 +228,14 @@ class Tools:
             cache="cold" if cold_bytes else "warm",
             cold_bytes=cold_bytes,
             device=self.device,
+            builder=self.builder,
         )
 
     def peak(self) -> PeakPoint:
         """What the machine reaches with the target's threads, or should if it is elsewhere."""
         from tvmconv.bench.peak import measure_peak, nominal_peak
 
-        if self.device is not None:
+        if self.device is not None or self.target.is_gpu:
             return nominal_peak(self.target).at(self.target.cores)
         return measure_peak(self.target.cores).at(self.target.cores)
 

@@ -36,6 +36,7 @@ def bench_on_device(
     rounds: int = Protocol.rounds,
     layers: bool = False,
     batch: int | None = None,
+    precision: str = "float32",
     log: Sequence[Path] | None = None,
     tuned: bool = True,
     progress: Progress | None = None,
@@ -44,7 +45,7 @@ def bench_on_device(
 
     Parameters
     ----------
-    models, rounds, layers, batch, log, tuned, progress
+    models, rounds, layers, batch, precision, log, tuned, progress
         As for :func:`tvmconv.bench.run.bench_models`.
     target : Target
         What the machine is.
@@ -67,6 +68,8 @@ def bench_on_device(
     target = target.with_threads(threads)
     protocol, say = Protocol(rounds=rounds), progress or (lambda line: None)
     options = {"target": target, "threads": threads, "log": log, "tuned": tuned}
+    if precision != "float32":
+        options["precision"] = precision
     results: list[ModelResult] = []
     errors: list[tuple[Source, Exception]] = []
     machine: tuple[str, ...] = ()

@@ -31,6 +31,8 @@ class Machine:
         Threads that every contender was given.
     system : str
         Operating system and release.
+    gpu : str
+        The GPU that ran everything and its driver; empty where the processor did.
     versions : dict
         Distribution name to version, of all that took part.
     """
@@ -41,6 +43,7 @@ class Machine:
     threads: int
     system: str
     versions: dict[str, str] = field(default_factory=dict)
+    gpu: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give the description as JSON-able data."""
@@ -90,7 +93,7 @@ def version_of(distribution: str) -> str:
         return "not installed"
 
 
-def describe_machine(threads: int, distributions: Iterable[str] = ()) -> Machine:
+def describe_machine(threads: int, distributions: Iterable[str] = (), gpu: str = "") -> Machine:
     """Describe this machine and the versions of the `distributions` that take part."""
     ours = ("tvmconv", "apache-tvm", "numpy")
     return Machine(
@@ -100,4 +103,5 @@ def describe_machine(threads: int, distributions: Iterable[str] = ()) -> Machine
         threads=threads,
         system=f"{platform.system()} {platform.release()}",
         versions={name: version_of(name) for name in dict.fromkeys((*ours, *distributions))},
+        gpu=gpu,
     )

@@ -91,12 +91,19 @@ class Peak:
         return asdict(self)
 
 
-def nominal_peak(target: Target) -> Peak:
-    """The limits of a machine that is not at hand, from its target's numbers."""
+def nominal_peak(target: Target, *, halves: bool = False) -> Peak:
+    """The limits of a machine that is not at hand, from its target's numbers.
+
+    ``halves``: of a GPU, what it reaches in float16 instead of float32.
+    """
     cores, hertz = target.cores, target.frequency_ghz
     vector = target.vector
     gflops = FLOP_PER_MAC * vector.f32_lanes * vector.fma_per_cycle * hertz * cores
     bandwidth = target.caches.dram_bytes_per_cycle * hertz
+    if target.is_gpu:
+        bandwidth = target.gpu.dram_gb_s
+        if halves and target.gpu.f16_tflops:
+            gflops = 1e3 * target.gpu.f16_tflops
     return Peak(vector.bits // 8, (PeakPoint(cores, gflops, bandwidth, bandwidth),), False)
 
 

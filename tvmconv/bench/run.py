@@ -19,7 +19,7 @@ from tvmconv.bench.failures import PeerFailed, guarded, told
 from tvmconv.bench.harness import TWIN, Clock, Contender, Protocol, Timing, compare, measure, spread
 from tvmconv.bench.machine import describe_machine, usable_cores, version_of
 from tvmconv.bench.model import BenchModel, Source, prepare
-from tvmconv.bench.peak import measure_peak
+from tvmconv.bench.peak import measure_peak, nominal_peak
 from tvmconv.bench.peers import Peer, PeerRefusal, find_peers
 from tvmconv.bench.report import (
     DIRECT,
@@ -33,6 +33,7 @@ from tvmconv.bench.report import (
 from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.layers import Layer
 from tvmconv.problem import FLOP_PER_MAC, Problem
+from tvmconv.runtime.cuda import gpu_for
 from tvmconv.target import Target
 
 OURS = "tvmconv"
@@ -58,6 +59,9 @@ class Runnable(Interface):
     def profile(self, inputs: Mapping[str, npt.NDArray[Any]], /) -> list[tuple[str, float]]:
         """Run once and give each step's name and seconds."""
 
+    def replay(self, runs: int, /) -> float:
+        """Seconds of one of so many runs in a row on a GPU, by its own clock."""
+
 
 CompileFunction = Callable[..., Runnable]
 LoadFunction = Callable[[Path, int], Runnable]
@@ -73,6 +77,7 @@ def bench_models(
     rounds: int = Protocol.rounds,
     layers: bool = False,
     batch: int | None = None,
+    precision: str = "float32",
     log: Sequence[Path] | None = None,
     tuned: bool = True,
     compile_fn: CompileFunction | None = None,
@@ -87,7 +92,8 @@ def bench_models(
     models : sequence of str, Path, ModelProto or Layer
         Files, models, problems' texts, or the rows of a suite (:mod:`tvmconv.layers`).
     target : Target
-        What to compile for; this machine must be able to run it.
+        What to compile for; this machine, or its GPU, must be able to run it. On a GPU the times
+        are its own clock's, of runs that follow one another without copies of inputs or outputs.
     against : sequence of str
         Names of `tvmconv.bench.peers.PEERS`.
     threads : int, optional
@@ -98,6 +104,8 @@ def bench_models(
         Also time every step of our network.
     batch : int, optional
         Value of a symbolic batch dimension.
+    precision : str
+        What models are stored in, as `tvmconv.compile` takes it.
     log : sequence of Path, optional
         Logs, or folders of them, to look for tuned schedules in, as `tvmconv.compile` takes them.
     tuned : bool
@@ -117,7 +125,7 @@ def bench_models(
     InputError
         If a model, problem, peer, `threads` or `rounds` cannot be accepted.
     EnvironmentError_
-        If a peer is not installed.
+        If a peer is not installed, or there is no GPU that the target fits.
     Exception
         Of the first model, if none could be measured; otherwise the report says which failed.
     """
@@ -127,17 +135,22 @@ def bench_models(
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
     peers = find_peers(against)
-    threads = threads or min(target.cores, usable_cores())
+    gpu = gpu_for(target)[0] if target.is_gpu else None
+    if gpu and peers:
+        raise InputError(f"against: {peers[0].name} runs on the CPU, not on a GPU")
+    threads = target.cores if gpu else threads or min(target.cores, usable_cores())
     prepared = [prepare(source, batch) for source in sources]
     say = progress or (lambda line: None)
-    say("measuring the machine's peak")
-    measure_peak(threads)
+    if not gpu:
+        say("measuring the machine's peak")
+        measure_peak(threads)
     protocol = Protocol(rounds=rounds)
-    compile_fn = partial(
-        compile_fn or _default_compile(), target=target, threads=threads, log=log, tuned=tuned
-    )
+    options = {"target": target, "threads": threads, "log": log, "tuned": tuned}
+    if precision != "float32":
+        options["precision"] = precision
+    compile_fn = partial(compile_fn or _default_compile(), **options)
     functions = (compile_fn, load_fn or _default_load())
-    bench = _Bench(threads, protocol, clock or Clock(), say, *functions)
+    bench = _Bench(None if gpu else threads, protocol, clock or Clock(), say, *functions)
     results: list[ModelResult] = []
     errors: list[tuple[Source, Exception]] = []
     for done, (source, load) in enumerate(zip(sources, prepared, strict=True)):
@@ -149,8 +162,12 @@ def bench_models(
     if errors and not results:
         raise errors[0][1]
     failures = tuple(Failure(name_of(source), told(error)) for source, error in errors)
-    peak = measure_peak(threads, again=True)  # others may have used the machine the first time
-    machine = describe_machine(threads, [peer.module for peer in peers])
+    if gpu:
+        halves = precision != "float32" or all("dtype=float16" in result.name for result in results)
+        peak, name = nominal_peak(target, halves=halves), f"{gpu}, CUDA {gpu.driver}"
+    else:  # others may have used the machine the first time
+        peak, name = measure_peak(threads, again=True), ""
+    machine = describe_machine(threads, [peer.module for peer in peers], gpu=name)
     return BenchReport(machine, target.name, protocol, peak, tuple(results), failures)
 
 
@@ -178,7 +195,7 @@ class _Bench:
 
     def __init__(
         self,
-        threads: int,
+        threads: int | None,
         protocol: Protocol,
         clock: Clock,
         say: Progress,
@@ -313,7 +330,8 @@ def step_time(name: str, seconds: float, share: float, entry: Mapping[str, Any])
 
 def _ours(module: Runnable, model: BenchModel, name: str) -> Contender:
     inputs = dict(model.inputs)
-    return Contender(name, lambda: module(inputs), version=version_of("tvmconv"))
+    replay = module.replay if module.metadata.get("images") else None
+    return Contender(name, lambda: module(inputs), version=version_of("tvmconv"), replay=replay)
 
 
 def macs_of_steps(metadata: Mapping[str, Any]) -> int | None:

@@ -24,12 +24,14 @@ def lines(report: BenchReport) -> list[str]:
     at = report.peak.at(machine.threads)
     known = "measured" if report.peak.measured else "nominal"
     noise = [m for m in report.models if m.noisy or len(report.models) <= FEW]
+    threads = "" if machine.gpu else f" {machine.threads} threads,"
     return [
+        *([machine.gpu] if machine.gpu else ()),
         f"{machine.cpu}, {machine.arch}, {machine.cores} cores,"
-        f" {machine.threads} threads, {machine.system}; target {report.target}",
+        f"{threads} {machine.system}; target {report.target}",
         versions,
-        f"{known} peak: {at.gflops:.0f} GFLOP/s, read {at.read_gb_s:.1f} GB/s,"
-        f" triad {at.triad_gb_s:.1f} GB/s ({at.threads} threads)",
+        f"{known} peak: {at.gflops:.0f} GFLOP/s, read {at.read_gb_s:.1f} GB/s"
+        + (f", triad {at.triad_gb_s:.1f} GB/s ({at.threads} threads)" if not machine.gpu else ""),
         f"{p.rounds} rounds of blocks of {p.block_s:g} s after {p.warmup} warm-up calls,"
         f" {p.pause_s:g} s pauses; median of medians; ×: the library's time over ours",
         *(f"A/A {m.name}: {m.noise}{NOISY if m.noisy else ''}" for m in noise),

@@ -81,13 +81,10 @@ def _by_workload(database: Database) -> dict[str, list[Record]]:
 
 def predicted_us(entry: Entry, target: Target) -> float | None:
     """Time of the best record's schedule by the cost model."""
-    from tvmconv.autoschedule.space import space_for
-    from tvmconv.codegen.kernels import prim_func
+    from tvmconv.codegen.kernels import candidates
 
     knobs = [record.knobs for record in entry.best[:1]]
-    func = prim_func(entry.spec, "kernel", aligned=target.is_gpu)
-    candidates = space_for(target).candidates(func, target)
-    cycles = (candidate.cycles for candidate in candidates if candidate.knobs in knobs)
+    cycles = (c.cycles for c in candidates(entry.spec, target) if c.knobs in knobs)
     return next((count / target.frequency_ghz / 1e3 for count in cycles), None)
 
 
@@ -114,16 +111,18 @@ def checked(
         Kernels built at a time; one a core if left out.
     progress : callable, optional
     """
-    chosen = [(entry, _to_check(entry, every)) for entry in entries]
+    chosen = [(entry, _to_check(entry, every, target.is_gpu)) for entry in entries]
     total = sum(len(records) for _, records in chosen)
     rows: list[dict[str, Any]] = []
     if not total:
         return rows
     from tvmconv.autoschedule.measure import Measurer
+    from tvmconv.codegen.kernels import recorded
 
     with Measurer(target, jobs=jobs or len(os.sched_getaffinity(0))) as measurer:
         for entry, records in chosen:
-            outcomes = measurer.measure(entry.spec, [record.trace for record in records])
+            choices = [recorded(record, entry.spec, target) for record in records]
+            outcomes = measurer.measure(entry.spec, choices)
             for record, outcome in zip(records, outcomes, strict=True):
                 rows.append(_row(entry, record, outcome))
                 if progress is not None:
@@ -131,10 +130,10 @@ def checked(
     return rows
 
 
-def _to_check(entry: Entry, every: bool) -> list[Record]:
+def _to_check(entry: Entry, every: bool, is_gpu: bool) -> list[Record]:
     """The records to check, one for each schedule."""
     records = [r for r in entry.records if r.status == "ok"] if every else entry.best
-    return list({str(record.trace): record for record in records}.values())
+    return list({str(r.knobs if is_gpu else r.trace): r for r in records}.values())
 
 
 def _row(entry: Entry, record: Record, outcome: Outcome) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tvmconv.cli._options import (
     debug_option,
     log_option,
     make_runner,
+    precision_option,
     runner_option,
     target_option,
     threads_option,
@@ -27,6 +28,8 @@ from tvmconv.target import load_target
 
 if TYPE_CHECKING:
     from tvmconv.bench import BenchReport
+    from tvmconv.bench.static import StaticReport
+    from tvmconv.bench.static_gpu import GpuStaticReport
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -53,11 +56,13 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Blocks of runs for each contender, in turns.",
 )
 @batch_option
+@precision_option
 @click.option("--layers", is_flag=True, help="Also time each layer of a network.")
 @click.option(
     "--static",
     is_flag=True,
-    help="Run nothing: score each kernel's hot loop by llvm-mca, for a target not at hand.",
+    help="Run nothing, for a target not at hand: score each kernel's hot loop by llvm-mca, or a GPU's"
+    " kernels by the cost model.",
 )
 @log_option
 @untuned_option
@@ -75,6 +80,7 @@ def command(
     threads: int | None,
     rounds: int,
     batch: int | None,
+    precision: str,
     layers: bool,
     static: bool,
     log: tuple[Path, ...],
@@ -99,23 +105,19 @@ def command(
         if against or layers or page is not None or elsewhere is not None:
             others = "--against, --layers, --report, --runner"
             raise InputError(f"--static runs nothing: it goes with no {others}")
-        from tvmconv.bench.static import COLUMNS, static_report
-
-        scored = static_report(
-            found, target=machine, threads=threads, batch=batch, log=log, tuned=not untuned
-        )
-        rows = [score.row() for score in scored.scores]
-        write_json(scored.to_json(), json_file, lambda: print_table(COLUMNS, rows))
-        click.echo(scored.summary(), err=True)
+        options: dict[str, Any] = {"target": machine, "threads": threads, "batch": batch}
+        options |= {"precision": precision, "log": log, "tuned": not untuned}
+        _static(found, json_file, options)
         return
     if page is not None:
         require_report()
-    options: dict[str, Any] = {
+    options = {
         "target": machine,
         "threads": threads,
         "rounds": rounds,
         "layers": layers,
         "batch": batch,
+        "precision": precision,
         "log": log,
         "tuned": not untuned,
     }
@@ -134,6 +136,25 @@ def command(
         write_bench_report(page, report)
     if wrong := [*map(str, report.failures), *report.disagreements]:
         raise VerificationError("; ".join(wrong))
+
+
+def _static(found: list[Any], json_file: Path | None, options: dict[str, Any]) -> None:
+    """Score kernels without running them: by llvm-mca, or for a GPU by the cost model."""
+    scored: StaticReport | GpuStaticReport
+    if options["target"].is_gpu:
+        from tvmconv.bench.static_gpu import COLUMNS, gpu_static_report
+
+        del options["threads"]
+        columns, scored = COLUMNS, gpu_static_report(found, **options)
+    else:
+        from tvmconv.bench import static
+
+        if options.pop("precision") != "float32":
+            raise InputError("precision: --static scores a CPU's kernels in float32")
+        columns, scored = static.COLUMNS, static.static_report(found, **options)
+    rows = [score.row() for score in scored.scores]
+    write_json(scored.to_json(), json_file, lambda: print_table(columns, rows))
+    click.echo(scored.summary(), err=True)
 
 
 def _print(report: BenchReport) -> None:

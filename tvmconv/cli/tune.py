@@ -17,6 +17,7 @@ from tvmconv.cli._options import (
     batch_option,
     debug_option,
     make_runner,
+    precision_option,
     runner_option,
     target_option,
     threads_option,
@@ -78,6 +79,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, text: str | Non
 )
 @threads_option
 @batch_option
+@precision_option
 @runner_option
 @timeout_option
 @click.option("--rpc", metavar="H:P", help="Measure on the machine of a `tvmconv serve`.")
@@ -97,6 +99,7 @@ def command(
     jobs: int | None,
     threads: int | None,
     batch: int | None,
+    precision: str,
     runner: str | None,
     timeout: float | None,
     rpc: str | None,
@@ -129,6 +132,7 @@ def command(
             progress=progress,
             threads=threads,
             batch=batch,
+            precision=precision,
             runner=elsewhere,
         )
     write_json(report.to_json(), json_file, lambda: _print(report))

@@ -51,12 +51,15 @@ class Runtime:
         Data besides the weights.
     libraries : tuple of str
         Of the system, besides those that every artifact links.
+    functions : tuple of str
+        Of the C interface, besides those that every artifact has, without their prefix.
     """
 
     sources: tuple[str, ...]
     tables: Callable[[int], str]
     blobs: tuple[Blob, ...] = ()
     libraries: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
 
 
 def describe(
@@ -160,7 +163,8 @@ def write_artifact(
         machine = Machine.of(parts[0].read_bytes()[:64])
         write_data_object(folder / "data.o", machine, blobs)
         parts += [folder / "data.o", *_objects(objects, folder)]
-        linking = _Linking(target_triple, format, str(output), prefix, soname, runtime.libraries)
+        symbols = link.abi_symbols(prefix, runtime.functions)
+        linking = _Linking(target_triple, format, str(output), symbols, soname, runtime.libraries)
         _join(parts, unfinished.resolve(), linking)
         _settle(unfinished, 0o644 if format == "static" else 0o755)
 
@@ -208,13 +212,13 @@ class _Linking:
     triple: str
     format: Format
     label: str
-    prefix: str
+    symbols: tuple[str, ...]
     soname: str
     libraries: tuple[str, ...]
 
 
 def _join(parts: Sequence[Path], output: Path, how: _Linking) -> None:
-    symbols = link.abi_symbols(how.prefix)
+    symbols = how.symbols
     if how.format == "static":
         joined = parts[0].parent / "tvmconv_model.o"
         link.link_relocatable(parts, joined)

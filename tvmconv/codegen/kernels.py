@@ -19,6 +19,7 @@ from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
 
 if TYPE_CHECKING:
+    from tvmconv.autoschedule.record import Record
     from tvmconv.codegen.cuda.device import DeviceKernel
 
 #: How to schedule a kernel: a point of its space, a trace from a log, or None: what the model ranks
@@ -51,6 +52,35 @@ def prim_func(spec: KernelSpec, symbol: str, *, aligned: bool = False) -> TVMObj
     return at_any_address(func, [k for k, v in zip(places, layouts, strict=True) if v.is_plain])
 
 
+def unscheduled(spec: KernelSpec, symbol: str, target: Target) -> TVMObject:
+    """The function of a kernel as a target's design space takes it."""
+    return prim_func(spec, symbol, aligned=target.is_gpu)
+
+
+def candidates(spec: KernelSpec, target: Target) -> list[Candidate]:
+    """A kernel's design space, the model's favourite first."""
+    return space_for(target).candidates(unscheduled(spec, "kernel", target), target)
+
+
+def recorded(record: Record, spec: KernelSpec, target: Target) -> Candidate | list[Any]:
+    """How a log's record schedules a kernel.
+
+    A GPU's schedules use instructions that no trace may have: their records name a point of the
+    design space instead.
+
+    Raises
+    ------
+    ValueError
+        If the space has no such point.
+    """
+    if not target.is_gpu:
+        return list(record.trace)
+    for candidate in candidates(spec, target):
+        if candidate.knobs == record.knobs:
+            return candidate
+    raise ValueError(f"no schedule has the knobs {dict(record.knobs)}")
+
+
 def schedule(spec: KernelSpec, symbol: str, target: Target, choice: Choice = None) -> TVMObject:
     """The ``Schedule`` of a kernel.
 
@@ -59,7 +89,7 @@ def schedule(spec: KernelSpec, symbol: str, target: Target, choice: Choice = Non
     ValueError
         If a trace does not fit the kernel.
     """
-    func = prim_func(spec, symbol, aligned=target.is_gpu)
+    func = unscheduled(spec, symbol, target)
     if isinstance(choice, list):
         from tvmconv.autoschedule.trace import replay
 

@@ -16,6 +16,8 @@ from tvmconv.runtime.inspect import DEFAULT_PREFIX
 
 #: What the functions of the C interface, in every artifact, are called after their prefix.
 _ABI_NAMES = ("create", "run", "destroy", "metadata", "error", "profile")
+#: What those for a GPU have besides.
+GPU_NAMES = ("replay",)
 TVM_SYMBOL = "__tvm_ffi_main"
 
 COMPILE_FLAGS = (
@@ -46,16 +48,16 @@ LINK_FLAGS = (
 )
 
 
-def abi_symbols(prefix: str = DEFAULT_PREFIX) -> tuple[str, ...]:
-    """The symbols of the C interface of an artifact with this prefix."""
-    return tuple(f"{prefix}_{name}" for name in _ABI_NAMES)
+def abi_symbols(prefix: str = DEFAULT_PREFIX, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """The symbols of the C interface of an artifact with this prefix, with some functions more."""
+    return tuple(f"{prefix}_{name}" for name in (*_ABI_NAMES, *more))
 
 
 def rename_flags(prefix: str) -> list[str]:
     """Compiler flags under which the runtime's sources define the interface with this prefix."""
     if prefix == DEFAULT_PREFIX:
         return []
-    pairs = zip(abi_symbols(), abi_symbols(prefix), strict=True)
+    pairs = zip(abi_symbols(more=GPU_NAMES), abi_symbols(prefix, GPU_NAMES), strict=True)
     return [f"-D{plain}={prefixed}" for plain, prefixed in pairs]
 
 

@@ -18,6 +18,7 @@ enum { STATIC_SHARED = 48 * 1024, REPORT = 512 };
 
 struct CUmod_st {
     void *library;
+    int file; /* open as long: the system takes two files of one name for the same library */
     struct CUfunc_st *functions;
     uint32_t count;
     int (*run)(const struct emu_launch *);

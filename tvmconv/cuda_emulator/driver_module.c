@@ -19,11 +19,11 @@ static size_t image_bytes(const void *image)
     return header.e_shoff + (size_t)header.e_shnum * header.e_shentsize;
 }
 
-static void *open_image(const void *image)
+static void *open_image(const void *image, int *opened)
 {
     size_t bytes = image_bytes(image), written = 0;
     char path[64];
-    int file = (int)syscall(SYS_memfd_create, "kernels", 1u /* closed on exec */);
+    int file = *opened = (int)syscall(SYS_memfd_create, "kernels", 1u /* closed on exec */);
 
     if (file < 0) {
         return NULL;
@@ -31,15 +31,12 @@ static void *open_image(const void *image)
     while (written < bytes) {
         ssize_t done = write(file, (const char *)image + written, bytes - written);
         if (done <= 0) {
-            close(file);
             return NULL;
         }
         written += (size_t)done;
     }
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    close(file);
-    return library;
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
 static CUresult check_kernels(CUmodule module)
@@ -94,7 +91,7 @@ CUresult cuModuleLoadData(CUmodule *result, const void *image)
     if (!module) {
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    module->library = open_image(image);
+    module->library = open_image(image, &module->file);
     CUresult code = module->library ?
         read_module(module) : refuse(CUDA_ERROR_INVALID_IMAGE, "%s", dlerror());
     if (code) {
@@ -109,6 +106,9 @@ CUresult cuModuleUnload(CUmodule module)
 {
     if (module->library) {
         dlclose(module->library);
+    }
+    if (module->file >= 0) {
+        close(module->file);
     }
     free(module->functions);
     free(module);

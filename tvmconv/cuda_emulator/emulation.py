@@ -19,8 +19,8 @@ from tvmconv.runtime.loader import Module
 from tvmconv.target import Target, load_target
 
 Array = npt.NDArray[Any]
-#: Where the runtime of a model looks for the driver.
-_DRIVER = "TVMCONV_CUDA_DRIVER"
+#: Where the runtime of a model looks for the driver, and the emulated driver for its device.
+_DRIVER, _SM = "TVMCONV_CUDA_DRIVER", "TVMCONV_EMULATOR_SM"
 
 
 def emulated_images(
@@ -35,6 +35,8 @@ def emulated_images(
 def emulation(target: Target) -> Iterator[None]:
     """Let models that are loaded inside find an emulated device of a target's capability.
 
+    So do processes that are started inside.
+
     Raises
     ------
     InputError
@@ -42,17 +44,17 @@ def emulation(target: Target) -> Iterator[None]:
     """
     if not target.is_gpu:
         raise InputError(f"{target.name}: only kernels for GPUs are emulated")
-    before = os.environ.get(_DRIVER)
-    os.environ[_DRIVER] = str(driver())
+    before = {name: os.environ.pop(name, None) for name in (_DRIVER, _SM)}
+    os.environ |= {_DRIVER: str(driver()), _SM: str(target.gpu.sm)}
     configure(sm=target.gpu.sm)
     try:
         yield
     finally:
         configure()
-        if before is None:
-            del os.environ[_DRIVER]
-        else:
-            os.environ[_DRIVER] = before
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 def on_this_host(target: Target) -> Target:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from tvmconv.cuda_emulator.build import driver
 from tvmconv.errors import VerificationError
+from tvmconv.runtime.cuda import Driver, Handle
 
 Array = npt.NDArray[Any]
-_DYNAMIC_SHARED = 8
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,12 @@ def run(image: bytes, launches: Sequence[Launch]) -> None:
     """
     library = _library()
     library.call("cuInit", 0)
-    context, popped, module = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
-    library.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
-    try:
-        library.call("cuCtxPushCurrent_v2", context)
+    with library.context():
+        module = library.made("cuModuleLoadData", image)
         try:
-            library.call("cuModuleLoadData", ctypes.byref(module), image)
-            try:
-                _run_all(library, module, launches)
-            finally:
-                library.cuModuleUnload(module)
+            _run_all(library, module, launches)
         finally:
-            library.cuCtxPopCurrent_v2(ctypes.byref(popped))
-    finally:
-        library.cuDevicePrimaryCtxRelease_v2(0)
+            library.cuModuleUnload(module)
 
 
 def run_both_ways(image: bytes, launches: Sequence[Launch]) -> None:
@@ -127,58 +119,39 @@ def _arrays(launches: Sequence[Launch]) -> list[Array]:
     return list(found.values())
 
 
-def _run_all(library: _Driver, module: ctypes.c_void_p, launches: Sequence[Launch]) -> None:
-    buffers: dict[int, ctypes.c_uint64] = {}
+def _run_all(library: _Driver, module: Handle, launches: Sequence[Launch]) -> None:
+    buffers: dict[int, int] = {}
     try:
         for array in _arrays(launches):
             if not array.flags.c_contiguous:
                 raise ValueError("an argument is not contiguous")
-            address = ctypes.c_uint64()
-            library.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(array.nbytes))
-            buffers[id(array)] = address
-            _copy(library, address.value, array.ctypes.data, array.nbytes)
+            buffers[id(array)] = library.allocate(array.nbytes)
+            library.copy(buffers[id(array)], array.ctypes.data, array.nbytes)
         for launch in launches:
             _launch(library, module, launch, buffers)
         library.call("cuStreamSynchronize", None)
         for array in _arrays(launches):
-            _copy(library, array.ctypes.data, buffers[id(array)].value, array.nbytes)
+            library.copy(array.ctypes.data, buffers[id(array)], array.nbytes)
     finally:
         for address in buffers.values():
-            library.cuMemFree_v2(address)
+            library.free(address)
 
 
-def _copy(library: _Driver, to: int, source: int, size: int) -> None:
-    library.call(
-        "cuMemcpyAsync", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size), None
-    )
-
-
-def _launch(
-    library: _Driver, module: ctypes.c_void_p, launch: Launch, buffers: dict[int, ctypes.c_uint64]
-) -> None:
-    function = ctypes.c_void_p()
-    library.call("cuModuleGetFunction", ctypes.byref(function), module, launch.kernel.encode())
-    if launch.shared_bytes:
-        library.call("cuFuncSetAttribute", function, _DYNAMIC_SHARED, launch.shared_bytes)
+def _launch(library: _Driver, module: Handle, launch: Launch, buffers: dict[int, int]) -> None:
+    function = library.function(module, launch.kernel, launch.shared_bytes)
     values = [
-        buffers[id(a)] if id(a) in buffers else ctypes.create_string_buffer(a.tobytes())
+        ctypes.c_uint64(buffers[id(a)])
+        if id(a) in buffers
+        else ctypes.create_string_buffer(a.tobytes())
         for a in launch.arguments
     ]
-    pointers = [ctypes.addressof(value) for value in values]
-    parameters = (ctypes.c_void_p * (len(values) + 1))(*pointers)
-    extents = [*launch.grid, 1, 1][:3] + [*launch.block, 1, 1][:3]
-    library.call("cuLaunchKernel", function, *extents, launch.shared_bytes, None, parameters, None)
+    library.launch(function, launch.grid, launch.block, launch.shared_bytes, values)
 
 
-class _Driver(ctypes.CDLL):
-    """The emulated driver, whose calls raise what they return."""
+class _Driver(Driver):
+    """The emulated driver, whose failures are the kernels'."""
 
-    def call(self, name: str, *arguments: Any) -> None:
-        code = getattr(self, name)(*arguments)
-        if code:
-            text = ctypes.c_char_p()
-            self.cuGetErrorName(code, ctypes.byref(text))
-            raise VerificationError((text.value or b"%d" % code).decode(errors="replace"))
+    failure = VerificationError
 
 
 @functools.cache

@@ -79,7 +79,7 @@ class Lowered:
     weights : Weights
     module : IRModule
         What was lowered: the network after the graph passes.
-    choices : dict of str to trace
+    choices : dict of str to Choice
         How the kernels are scheduled, where not as the model has it.
     """
 
@@ -87,7 +87,7 @@ class Lowered:
     kernels: dict[str, KernelSpec]
     weights: Weights
     module: Any = None
-    choices: dict[str, list[Any]] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
 
 
 def lower(placed: Placed, *, resident_halos: bool = False, allow_tf32: bool = False) -> Lowered:

@@ -251,20 +251,26 @@ static int run_on_device(tvmconv_model *model, const void *const inputs[], void 
   return times ? read_times(model, times) : 0;
 }
 
-static int run(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
-  int code = check(model, inputs, outputs);
-  if (code) return code;
+/* Take the model's lock, and make its context the current one. */
+static int enter(tvmconv_model *model) {
   pthread_mutex_lock(&model->lock);
   CUresult result = model->cuda->cuCtxPushCurrent_v2(model->context);
-  if (result) {
-    code = tvmconv_cuda_fail(TVMCONV_KERNEL_FAILED, result, model->name);
-  } else {
-    code = run_on_device(model, inputs, outputs, times);
-    if (code) model->cuda->cuStreamSynchronize(model->stream); /* nothing reads or writes the caller's memory now */
-    model->cuda->cuCtxPopCurrent_v2(&(CUcontext){NULL});
-  }
+  if (!result) return 0;
+  pthread_mutex_unlock(&model->lock);
+  return tvmconv_cuda_fail(TVMCONV_KERNEL_FAILED, result, model->name);
+}
+
+static int leave(tvmconv_model *model, int code) {
+  if (code) model->cuda->cuStreamSynchronize(model->stream); /* nothing reads or writes the caller's memory now */
+  model->cuda->cuCtxPopCurrent_v2(&(CUcontext){NULL});
   pthread_mutex_unlock(&model->lock);
   return code;
+}
+
+static int run(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
+  int code = check(model, inputs, outputs);
+  if (!code) code = enter(model);
+  return code ? code : leave(model, run_on_device(model, inputs, outputs, times));
 }
 
 int tvmconv_run(tvmconv_model *model, const void *const inputs[], void *const outputs[]) {
@@ -274,6 +280,32 @@ int tvmconv_run(tvmconv_model *model, const void *const inputs[], void *const ou
 int tvmconv_profile(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
   if (!times) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "the array of times is NULL");
   return run(model, inputs, outputs, times);
+}
+
+/* Graphs one after the other between two events. */
+static int replay(tvmconv_model *model, int runs, double *seconds) {
+  int code = make_events(model);
+  if (code) return code;
+  const tvmconv_cuda_driver *cuda = model->cuda;
+  CUevent begin = model->events[0], end = model->events[plan->step_count];
+  float milliseconds = 0;
+  TRY(cuda->cuEventRecord(begin, model->stream), TVMCONV_KERNEL_FAILED, "cannot take the time");
+  for (int i = 0; i < runs; i++)
+    TRY(cuda->cuGraphLaunch(model->graph, model->stream), TVMCONV_KERNEL_FAILED, "cannot start the kernels");
+  TRY(cuda->cuEventRecord(end, model->stream), TVMCONV_KERNEL_FAILED, "cannot take the time");
+  TRY(cuda->cuStreamSynchronize(model->stream), TVMCONV_KERNEL_FAILED, "the kernels failed");
+  TRY(cuda->cuEventElapsedTime(&milliseconds, begin, end), TVMCONV_KERNEL_FAILED, "cannot take the time");
+  *seconds = 1e-3 * (double)milliseconds / runs;
+  return 0;
+}
+
+int tvmconv_replay(tvmconv_model *model, int runs, double *seconds) {
+  if (!model || !seconds || runs < 1) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "nothing to replay, or no result");
+  tvmconv_error_clear();
+  *seconds = 0;
+  if (!model->graph) return 0; /* the model launches nothing */
+  int code = enter(model);
+  return code ? code : leave(model, replay(model, runs, seconds));
 }
 
 const char *tvmconv_metadata(void) { return plan->metadata; }

@@ -60,6 +60,10 @@ TVMCONV_API const char *tvmconv_error(void);
 TVMCONV_API int tvmconv_profile(tvmconv_model *model, const void *const inputs[], void *const outputs[],
                                 double *seconds_per_step);
 
+/* Of a model for a GPU alone: *seconds receives the time of one of so many runs in a row, by the device's clock, on the
+ * inputs of the latest run and without copying them or the outputs. */
+TVMCONV_API int tvmconv_replay(tvmconv_model *model, int runs, double *seconds);
+
 #ifdef __cplusplus
 }
 #endif

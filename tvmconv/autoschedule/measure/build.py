@@ -11,27 +11,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tvmconv.autoschedule.space import Candidate, space_for
+from tvmconv.autoschedule.space import Candidate
 from tvmconv.autoschedule.trace import to_json
 from tvmconv.codegen import kernels
 from tvmconv.kernel import KernelSpec, canonical_json
 from tvmconv.layout import Layout
 from tvmconv.problem import Problem
-from tvmconv.target import from_dict
+from tvmconv.target import Target, from_dict
 
 
 def prepare(table: Mapping[str, Any], folder: Path) -> None:
     """Build a small kernel for a target: what that imports and sets up takes as long as a build."""
+    build(small_job(table), folder)
+
+
+def small_job(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The job of a small kernel for a target."""
     target = from_dict(dict(table), "target")
     block = target.layout.channel_block
     problem = Problem.make("conv", (1, block, 4, 4), (block, 1, 1))
     layout = Layout(problem.input_shape, block)
     attrs = canonical_json({"problem": problem.text, "program": []})
     spec = KernelSpec("conv", attrs, (layout,), layout)
-    func = kernels.prim_func(spec, "prepared")
-    first = space_for(target).candidates(func, target)[0]
+    first = kernels.candidates(spec, target)[0]
     knobs = {"knobs": first.knobs, "cycles": first.cycles}
-    build({"workload": spec.text, "target": table, "symbol": "prepared", **knobs}, folder)
+    return {"workload": spec.text, "target": table, "symbol": "prepared", **knobs}
+
+
+def read_job(job: Mapping[str, Any]) -> tuple[KernelSpec, str, Target, kernels.Choice]:
+    """What a job is to build: the kernel, its symbol, for which target, scheduled how."""
+    choice: kernels.Choice = job.get("trace")
+    if choice is None:
+        knobs = tuple((str(name), int(value)) for name, value in job["knobs"])
+        choice = Candidate(knobs, float(job["cycles"]))
+    target = from_dict(job["target"], "target")
+    return KernelSpec.parse(job["workload"]), job["symbol"], target, choice
 
 
 def build(job: Mapping[str, Any], folder: Path) -> None:
@@ -44,12 +58,7 @@ def build(job: Mapping[str, Any], folder: Path) -> None:
         or ``trace``.
     folder : Path
     """
-    spec, symbol = KernelSpec.parse(job["workload"]), job["symbol"]
-    target = from_dict(job["target"], "target")
-    choice: kernels.Choice = job.get("trace")
-    if choice is None:
-        knobs = tuple((str(name), int(value)) for name, value in job["knobs"])
-        choice = Candidate(knobs, float(job["cycles"]))
+    spec, symbol, target, choice = read_job(job)
     schedule = kernels.schedule(spec, symbol, target, choice)
     module = kernels.build(kernels.finish(schedule, target), symbol, target)
     module.write_to_file(str(folder / f"{symbol}.o"))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tvmconv.autoschedule.measure.crew import Crew, Job, signal_name
 from tvmconv.autoschedule.measure.outcome import Choice, Rejected
@@ -20,6 +20,9 @@ _NO_MEMORY = re.compile(r"MemoryError|bad_alloc|out of memory|Cannot allocate me
 _KILL = -9
 #: Compiling the C runtime, the first time with zig's own library; linking; a reference.
 _RUNTIME_S, _LINK_S = 120.0, 60.0
+Form: TypeAlias = Literal["library", "program", "list"]
+#: The jobs that make each form of its objects, and its runtime where it has one.
+_FORMS = {"library": ("link", "runtime"), "program": ("program", "device"), "list": ("list", "")}
 
 
 @dataclass(eq=False)
@@ -64,8 +67,9 @@ class Builder:
     target : Target
     limit_s : float
         How long one build may take.
-    elsewhere : bool
-        Whether objects become static programs, to run on another machine, and not libraries.
+    form : "library", "program" or "list"
+        What objects become: libraries; static programs, to run on another machine; or lists of
+        files, of which a GPU's driver loads each.
 
     Attributes
     ----------
@@ -74,16 +78,17 @@ class Builder:
     """
 
     def __init__(
-        self, crew: Crew, target: Target, limit_s: float, *, elsewhere: bool = False
+        self, crew: Crew, target: Target, limit_s: float, *, form: Form = "library"
     ) -> None:
         self._crew, self._target, self._limit_s = crew, target, limit_s
         self._table = target.to_dict()
         self._count = self._libraries = 0
         flags = [f"-mcpu={target.zig_mcpu}"]
-        self._link_kind = "program" if elsewhere else "link"
-        self._triple = static_triple(target.zig.triple) if elsewhere else target.zig.triple
+        self._link_kind, runtime_kind = _FORMS[form]
+        static = form == "program"
+        self._triple = static_triple(target.zig.triple) if static else target.zig.triple
         runtime = {"triple": self._triple, "cpu_flags": flags}
-        self._runtime = crew.start("device" if elsewhere else "runtime", runtime, _RUNTIME_S)
+        self._runtime = crew.start(runtime_kind, runtime, _RUNTIME_S) if runtime_kind else None
         self.contents: dict[str, Sequence[Build]] = {}
 
     def start(self, spec: KernelSpec, choice: Choice) -> Build:
@@ -132,9 +137,11 @@ class Builder:
         EnvironmentError_
             If the runtime cannot be compiled.
         """
-        self._crew.until(lambda: self._runtime.code is not None)
-        if self._runtime.code:
-            raise EnvironmentError_(self._told(self._runtime, "cannot compile the runtime"))
+        runtime = self._runtime
+        if runtime is not None:
+            self._crew.until(lambda: runtime.code is not None)
+            if runtime.code:
+                raise EnvironmentError_(self._told(runtime, "cannot compile the runtime"))
         self._libraries += 1
         output = f"library{self._libraries}.so"
         description = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,6 +65,12 @@ def link_candidates(job: Mapping[str, Any], folder: Path) -> None:
         link.link_shared(objects, folder / job["output"], job["triple"], exports, "candidates")
 
 
+def list_candidates(job: Mapping[str, Any], folder: Path) -> None:
+    """List built candidates, which a device's driver loads one by one: ``objects``, ``output``."""
+    paths = [str(folder / name) for name in job["objects"]]
+    (folder / job["output"]).write_text(json.dumps(paths), encoding="utf-8")
+
+
 def make_reference(job: Mapping[str, Any], folder: Path) -> None:
     """Write the inputs and references of a ``workload`` to a new ``folder``."""
     target = folder / job["folder"]
@@ -76,5 +83,6 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any], Path], None]] = {
     "link": link_candidates,
     "device": compile_device,
     "program": link_program,
+    "list": list_candidates,
     "reference": make_reference,
 }

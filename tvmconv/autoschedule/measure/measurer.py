@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from tvmconv.autoschedule.measure.builder import Builder
+from tvmconv.autoschedule.measure.builder import Builder, Form
 from tvmconv.autoschedule.measure.crew import Crew
 from tvmconv.autoschedule.measure.device_runner import DeviceRunner
 from tvmconv.autoschedule.measure.outcome import Choice, Outcome
@@ -22,13 +22,15 @@ from tvmconv.autoschedule.measure.references import References
 from tvmconv.autoschedule.measure.runner import AnyRunner, Runner
 from tvmconv.autoschedule.measure.station import Station
 from tvmconv.kernel import KernelSpec
+from tvmconv.runtime.cuda import gpu_for
 from tvmconv.target import Target
 
 if TYPE_CHECKING:
     from tvmconv.device import Runner as Device
 
-#: The module that builds candidates, in the supervisor's children.
+#: The modules that build candidates, in the supervisor's children.
 BUILDER = "tvmconv.autoschedule.measure.build"
+GPU_BUILDER = "tvmconv.autoschedule.measure.build_cuda"
 #: Candidates that are built before they are needed, besides those under way.
 _AHEAD = 8
 
@@ -60,6 +62,13 @@ class Measurer:
         machine's memory if left out.
     device : tvmconv.device.Runner, optional
         Runs candidates elsewhere; they are built, and their outputs judged, on this machine.
+    builder : str, optional
+        The module that builds candidates; one for the target if left out.
+
+    Raises
+    ------
+    EnvironmentError_
+        The target is a GPU, and this machine has none that it fits.
     """
 
     def __init__(
@@ -73,9 +82,15 @@ class Measurer:
         run_timeout_s: float = 10.0,
         memory_bytes: int | None = None,
         device: Device | None = None,
+        builder: str = "",
     ) -> None:
+        self._gpu: int | None = None
+        if target.is_gpu:
+            gpu, target = gpu_for(target)
+            self._gpu = gpu.ordinal
         self._device = device
         self._target, self._jobs = target, jobs
+        self._builder = builder or (BUILDER if self._gpu is None else GPU_BUILDER)
         self._memory_bytes = memory_bytes or _half_of_memory()
         self._cold_bytes = cold_bytes if cache == "cold" else 0
         self._build_timeout_s, self._run_timeout_s = build_timeout_s, run_timeout_s
@@ -105,9 +120,11 @@ class Measurer:
             self.close()
         if self._current is None:
             local = self._device is None
-            short = local and self._target.cores + self._jobs > len(os.sched_getaffinity(0))
-            crew = Crew(BUILDER, self._target, self._jobs, self._memory_bytes, short)
-            builder = Builder(crew, self._target, self._build_timeout_s, elsewhere=not local)
+            on_cpu = local and self._gpu is None
+            short = on_cpu and self._target.cores + self._jobs > len(os.sched_getaffinity(0))
+            crew = Crew(self._builder, self._target, self._jobs, self._memory_bytes, short)
+            form: Form = "library" if on_cpu else "program" if self._gpu is None else "list"
+            builder = Builder(crew, self._target, self._build_timeout_s, form=form)
             references = References(crew)
             runner = self._runner(crew, builder, references)
             ahead = self._jobs + _AHEAD
@@ -118,7 +135,7 @@ class Measurer:
         """What runs candidates, here or elsewhere."""
         threads, cold_bytes = self._target.cores, self._cold_bytes
         if self._device is None:
-            return Runner(crew, threads, cold_bytes, self._run_timeout_s)
+            return Runner(crew, threads, cold_bytes, self._run_timeout_s, self._gpu)
         return DeviceRunner(
             crew, self._device, builder, references, threads, cold_bytes, self._run_timeout_s
         )

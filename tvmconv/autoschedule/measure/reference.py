@@ -4,6 +4,9 @@ A fused program is applied to the operator's reference y in float64, and lets th
 of y pass: with p the program, an element may be off by
 
     max(|p(y + b) - p(y)|, |p(y - b) - p(y)|) + 8·u·(|p(y)| + 1)
+
+with u of float32, in which everything is computed; an output that is stored in halves is rounded to
+its own type once more, at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from tvmconv.autoschedule.measure import buffers
 from tvmconv.autoschedule.measure.check import Check, Workload, save
 from tvmconv.autoschedule.workload import algorithm
 from tvmconv.kernel import KernelSpec
-from tvmconv.layout import Layout
+from tvmconv.layout import HALVES, Layout
+from tvmconv.ops.options import DTYPES
 from tvmconv.problem import Problem
 
 Array = npt.NDArray[Any]
@@ -65,6 +69,8 @@ def _check(spec: KernelSpec, problem: Problem, exact: bool) -> Check | None:
         return None
     reference = _apply(steps, trial.reference, operands)
     if exact:
+        if spec.output.dtype in HALVES:  # stored so, by the one rounding that there is
+            reference = reference.astype(spec.output.dtype).astype(np.float64)
         bound, l2_limit = np.zeros_like(reference), math.inf
     else:
         bound, l2_limit = _bounds(spec, trial, operands, reference)
@@ -95,11 +101,16 @@ def _operands(layouts: Sequence[Layout], exact: bool) -> list[Array]:
 
 def _operand(rng: np.random.Generator, layout: Layout, exact: bool) -> Array:
     shape = layout.shape
-    if layout.dtype != "float32":
+    if not _is_float(layout):
         return _integers(rng, layout)
     if exact:
-        return np.asarray(rng.integers(-3, 4, shape), np.float32)
-    return np.asarray((0.5 + rng.random(shape)) * rng.choice([-1.0, 1.0], shape), np.float32)
+        return np.asarray(rng.integers(-3, 4, shape), layout.dtype)
+    drawn = (0.5 + rng.random(shape)) * rng.choice([-1.0, 1.0], shape)
+    return np.asarray(drawn, layout.dtype)
+
+
+def _is_float(layout: Layout) -> bool:
+    return layout.dtype in ("float32", *HALVES)
 
 
 def _integers(rng: np.random.Generator, layout: Layout) -> Array:
@@ -137,8 +148,11 @@ def _bounds(
     """The largest error of each element, and of all together where the algorithm limits it."""
     rule = algorithm(spec)
     y, steps = trial.reference, spec.attrs.get("program", [])
-    bound = accuracy.error_bound(trial.problem, y, trial.magnitude, rule)
-    rounding = _PROGRAM_ROUNDINGS * _ROUNDOFF * (np.abs(result) + 1)
+    problem, rounding = trial.problem, _PROGRAM_ROUNDINGS * _ROUNDOFF * (np.abs(result) + 1)
+    if steps and spec.output.dtype in HALVES:
+        problem = problem.replace(dtype="float32")  # what the program reads is not yet rounded
+        rounding = rounding + _storing(spec.output.dtype, result)
+    bound = accuracy.error_bound(problem, y, trial.magnitude, rule)
 
     def passed(error: Array) -> Array:
         if not steps:
@@ -155,22 +169,28 @@ def _bounds(
     return passed(bound), float(np.linalg.norm(together[np.isfinite(together)]))
 
 
+def _storing(dtype: str, result: Array) -> Array:
+    """What rounding to a type may change."""
+    kind = DTYPES[dtype]
+    return np.asarray(kind.roundoff * np.abs(result) + kind.smallest_subnormal)
+
+
 def _check_without_problem(spec: KernelSpec) -> Check:
     """A check of an operator without a family, which has no formula for its error."""
     rng = np.random.default_rng(2)
     data = [
-        rng.standard_normal(v.shape).astype(np.float32)
-        if v.dtype == "float32"
-        else _integers(rng, v)
+        rng.standard_normal(v.shape).astype(v.dtype) if _is_float(v) else _integers(rng, v)
         for v in spec.inputs
     ]
     names = {spec.op, *(step["op"] for step in spec.program)}
     if names & _POSITIVE:
-        data = [np.abs(array) + np.float32(0.25) for array in data]
+        data = [np.abs(array) + array.dtype.type(0.25) for array in data]
     wide = [a.astype(np.float64) if a.dtype.kind in "fV" else a for a in data]
     reference = np.asarray(ops.get(spec.op).reference(wide, spec.attrs))
     size = np.abs(reference)
     bound = _RELATIVE * size + _ABSOLUTE * float(np.nanmax(size, initial=0.0))
+    if spec.output.dtype in HALVES:
+        bound = bound + _storing(spec.output.dtype, size)
     arguments = buffers.arguments(spec, data, [])
     return _placed(spec, arguments, reference, bound, math.inf)
 

@@ -88,16 +88,23 @@ class Runner:
         Bytes of weights between two uses of the same ones; 0 for a warm cache.
     limit_s : float
         How long a candidate may take for a check or for a block of calls.
+    gpu : int, optional
+        The number of the GPU to run on, if it is to be one.
     """
 
-    def __init__(self, crew: Crew, threads: int, cold_bytes: int, limit_s: float) -> None:
+    def __init__(
+        self, crew: Crew, threads: int, cold_bytes: int, limit_s: float, gpu: int | None = None
+    ) -> None:
         self._crew, self._limit_s = crew, limit_s
-        self._description = {
-            "threads": threads,
-            "cold_bytes": cold_bytes,
-            "limit_s": limit_s / 4,  # of one piece of a request
-            "disturbed": _DISTURBED,
-        }
+        self._kind = "runner" if gpu is None else "gpu-runner"
+        self._description: dict[str, Any] = {"gpu": gpu, "cold_bytes": cold_bytes}
+        if gpu is None:
+            self._description = {
+                "threads": threads,
+                "cold_bytes": cold_bytes,
+                "limit_s": limit_s / 4,  # of one piece of a request
+                "disturbed": _DISTURBED,
+            }
         self._job: Job | None = None
         self._channel: Channel | None = None
         self._known: set[str] = set()
@@ -199,7 +206,7 @@ class Runner:
 
     def _start(self) -> None:
         self._channel, theirs = Channel.pair()
-        self._job = self._crew.start("runner", self._description, math.inf, theirs.fileno())
+        self._job = self._crew.start(self._kind, self._description, math.inf, theirs.fileno())
         theirs.close()
         self._own({"do": "forget", "paths": []}, _START_S)
 

@@ -12,22 +12,56 @@ import ctypes
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tvmconv.autoschedule.measure.channel import Channel
-from tvmconv.autoschedule.measure.stage import ArgumentSets, Stage
+from tvmconv.autoschedule.measure.check import Verdict
+from tvmconv.autoschedule.measure.stage import ArgumentSets, Block, Key, Stage
 
 
 class KernelFailed(Exception):
     """A candidate has returned an error."""
 
 
-class Library:
-    """Candidates that are linked together, with the threads that run them."""
+class AnyLibrary(Protocol):
+    """Candidates that are loaded."""
 
-    def __init__(self, path: str, threads: int) -> None:
+    def call(self, symbol: str) -> Any:
+        """What a stage runs a candidate by."""
+
+    def close(self) -> None:
+        """Unload them."""
+
+
+class AnyStage(Protocol):
+    """The buffers of a workload: see :class:`~tvmconv.autoschedule.measure.stage.Stage`."""
+
+    def verify(self, key: Key, call: Any) -> Verdict:
+        """Run a candidate on every check."""
+
+    def block(self, key: Key, call: Any) -> Block:
+        """Time one block of calls of a verified candidate."""
+
+    def forget(self, library: str) -> None:
+        """Free what is kept of a library's candidates."""
+
+
+class Library:
+    """Candidates that are linked together, with the threads that run them.
+
+    Parameters
+    ----------
+    path : str
+    threads : int
+    limit_s : float
+        How long calls may go on.
+    """
+
+    def __init__(self, path: str, threads: int, limit_s: float) -> None:
+        self._limit_s = limit_s
         self._library = ctypes.CDLL(path)
         self._calls = self._library.tvmconv_measure_calls
         self._calls.argtypes = [
@@ -42,8 +76,9 @@ class Library:
         text: bytes = self._library.tvmconv_measure_error()
         return text.decode("utf-8", "replace")
 
-    def call(self, symbol: str, limit_s: float) -> Callable[[ArgumentSets, int, int], list[float]]:
+    def call(self, symbol: str) -> Callable[[ArgumentSets, int, int], list[float]]:
         """The function that calls a candidate, as :data:`~...measure.stage.Call`."""
+        limit_s = self._limit_s
         kernel = ctypes.cast(self._library[f"__tvm_ffi_{symbol}"], ctypes.c_void_p)
 
         def call(sets: ArgumentSets, first: int, calls: int) -> list[float]:
@@ -68,36 +103,35 @@ class Runner:
 
     Parameters
     ----------
-    threads : int
-    cold_bytes : int
-    limit_s : float
-        How long calls may go on.
-    disturbed : float
-        As for :class:`~tvmconv.autoschedule.measure.stage.Stage`.
+    load : callable
+        ``load(path)``: a library.
+    lay_out : callable
+        ``lay_out(folder)``: the buffers of a workload.
     """
 
-    def __init__(self, threads: int, cold_bytes: int, limit_s: float, disturbed: float) -> None:
-        self._threads, self._limit_s = threads, limit_s
-        self._cold_bytes, self._disturbed = cold_bytes, disturbed
-        self._libraries: dict[str, Library] = {}
-        self._stages: dict[str, Stage] = {}
+    def __init__(
+        self, load: Callable[[str], AnyLibrary], lay_out: Callable[[Path], AnyStage]
+    ) -> None:
+        self._load, self._lay_out = load, lay_out
+        self._libraries: dict[str, AnyLibrary] = {}
+        self._stages: dict[str, AnyStage] = {}
 
     def library(self, path: str) -> dict[str, Any]:
         """Load candidates; ``error`` says why that fails."""
         try:
-            self._libraries[path] = Library(path, self._threads)
+            self._libraries[path] = self._load(path)
         except OSError as error:
             return {"error": str(error)}
         return {}
 
     def workload(self, folder: str) -> dict[str, Any]:
         """Lay out the buffers of a workload."""
-        self._stages[folder] = Stage(Path(folder), self._cold_bytes, self._disturbed)
+        self._stages[folder] = self._lay_out(Path(folder))
         return {}
 
     def verify(self, library: str, workload: str, symbol: str) -> dict[str, Any]:
         """Run a candidate on every check."""
-        call = self._libraries[library].call(symbol, self._limit_s)
+        call = self._libraries[library].call(symbol)
         try:
             verdict = self._stages[workload].verify((library, symbol), call)
         except KernelFailed as error:
@@ -106,7 +140,7 @@ class Runner:
 
     def block(self, library: str, workload: str, symbol: str) -> dict[str, Any]:
         """Time a block of calls of a candidate."""
-        call = self._libraries[library].call(symbol, self._limit_s)
+        call = self._libraries[library].call(symbol)
         try:
             block = self._stages[workload].block((library, symbol), call)
         except KernelFailed as error:
@@ -125,11 +159,22 @@ class Runner:
         return {}
 
 
-def main() -> None:
-    """Serve: arguments are the file that describes the job, and the connection."""
+def read_arguments() -> tuple[Mapping[str, Any], Channel]:
+    """The arguments of this process: a file that describes the job, and the connection."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    channel = Channel.of(int(sys.argv[2]))
-    runner = Runner(**job)
+    return job, Channel.of(int(sys.argv[2]))
+
+
+def main() -> None:
+    """Run candidates on this machine's CPU."""
+    job, channel = read_arguments()
+    load = partial(Library, threads=job["threads"], limit_s=job["limit_s"])
+    lay_out = partial(Stage, cold_bytes=job["cold_bytes"], disturbed=job["disturbed"])
+    serve(channel, Runner(load, lay_out))
+
+
+def serve(channel: Channel, runner: Runner) -> None:
+    """Answer requests until there are no more, and end the process."""
     actions: dict[str, Callable[..., dict[str, Any]]] = {
         name: getattr(runner, name)
         for name in ("library", "workload", "verify", "block", "forget")

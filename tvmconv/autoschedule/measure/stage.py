@@ -151,7 +151,7 @@ class Stage:
         self._inputs = [(views[k], arguments[k].reshape(-1)) for k in data[:-1]]
         places = {k: view.ctypes.data for k, view in views.items()}
         constants = [arguments[k] for k in self._workload.constants]
-        self._weights = Copies(constants, _copies(constants, cold_bytes))
+        self._weights = Copies(constants, copies(constants, cold_bytes))
         sets = []
         for addresses in self._weights.addresses:
             places.update(zip(self._workload.constants, addresses, strict=True))
@@ -235,10 +235,10 @@ def _waiting_s() -> float:
     return 1e-9 * total
 
 
-def _copies(constants: Sequence[Array], cold_bytes: int) -> int:
+def copies(constants: Sequence[Array], cold_bytes: int, most: int = _MOST_COPIES) -> int:
     """How many copies of the constants keep each out of the caches until it is used again."""
     size = sum(array.nbytes for array in constants)
-    return 1 + (min(-(-cold_bytes // size), _MOST_COPIES) if size else 0)
+    return 1 + (min(-(-cold_bytes // size), most) if size else 0)
 
 
 class _Run:

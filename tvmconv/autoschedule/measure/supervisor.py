@@ -33,7 +33,9 @@ from typing import Any
 from tvmconv.autoschedule.measure.channel import Channel
 
 _PR_SET_PDEATHSIG = 1
-_RUNNER = "from tvmconv.autoschedule.measure.runner_main import main; main()"
+#: The kinds of jobs that are programs of their own: where candidates run, here and on a GPU.
+_RUNNERS = {"runner": "runner_main", "gpu-runner": "gpu_runner_main"}
+_RUN = "from tvmconv.autoschedule.measure.{} import main; main()"
 #: What a build or a candidate may write to one file, its error messages included.
 _FILE_BYTES = 64 << 20
 #: How often to look whether the owner still lives, should someone else hold its end open.
@@ -109,7 +111,7 @@ class Supervisor:
 
     def _pause(self, pause: bool) -> None:
         for pid, kind in self._running.values():
-            if kind != "runner":
+            if kind not in _RUNNERS:
                 _signal(pid, signal.SIGSTOP if pause else signal.SIGCONT)
         if pause:
             self._channel.send({"paused": True})
@@ -151,8 +153,9 @@ def _settle(job: Job, parent: int, memory_bytes: int) -> None:
     with suppress(OSError):
         os.setpgid(0, 0)
     die_with_parent(parent)
-    _limit(resource.RLIMIT_AS, memory_bytes)
-    if job.kind in ("build", "runner"):
+    if job.kind != "gpu-runner":  # the driver of CUDA reserves addresses for all memory there is
+        _limit(resource.RLIMIT_AS, memory_bytes)
+    if job.kind in ("build", *_RUNNERS):
         _limit(resource.RLIMIT_FSIZE, _FILE_BYTES)
     if job.kind == "build":  # what is waited for goes first
         os.nice(_BUILDER_NICENESS)
@@ -178,9 +181,10 @@ def _report_and_exit(
 
 def _perform(job: Job, folder: Path, builder: str) -> None:
     """Do a job in a forked child."""
-    if job.kind == "runner":
+    if job.kind in _RUNNERS:
         os.set_inheritable(job.descriptor or 0, True)
-        command = [sys.executable, "-c", _RUNNER, f"{job.number}.job", str(job.descriptor)]
+        program = _RUN.format(_RUNNERS[job.kind])
+        command = [sys.executable, "-c", program, f"{job.number}.job", str(job.descriptor)]
         os.execv(sys.executable, command)
     description = json.loads((folder / f"{job.number}.job").read_text(encoding="utf-8"))
     if job.kind == "build":

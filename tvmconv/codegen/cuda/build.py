@@ -21,6 +21,7 @@ from tvmconv.codegen.cuda.plan import (
 )
 from tvmconv.codegen.cuda.usage import Usage, check_launches, occupancy, read_usage
 from tvmconv.codegen.elf import Blob
+from tvmconv.codegen.link import GPU_NAMES
 from tvmconv.codegen.plan import Plan
 from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.runtime.inspect import DEFAULT_PREFIX
@@ -169,6 +170,7 @@ def write_cuda_artifact(
         lambda weight_bytes: cuda_plan_source(device, places, weight_bytes),
         (Blob(IMAGES_SECTION, IMAGES_SYMBOL, code, large=True),),
         ("dl",),
+        GPU_NAMES,
     )
     write_artifact(
         whole,

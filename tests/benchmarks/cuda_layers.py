@@ -1,0 +1,62 @@
+"""What the model expects of a network's layers on GPUs that are not at hand, and what they use.
+
+    python -m tests.benchmarks.cuda_layers --target cuda-sm80 --target cuda-sm90 --batch 1 --batch 8
+
+prints a table for each target and batch, each distinct layer of ResNet-50 a row, and at the end a
+line for each table. ``--half`` is float16 on tensor cores, ``--network`` another network of the
+suite (:mod:`tvmconv.layers`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from rich.console import Console
+from rich.table import Table
+
+from tvmconv.bench.static_gpu import COLUMNS, gpu_static_report
+from tvmconv.layers import LAYERS, Layer
+from tvmconv.problem import Problem
+from tvmconv.target import load_target
+
+
+def layers_of(network: str, batch: int, dtype: str = "float32") -> list[Layer]:
+    """The distinct layers of a network of the suite, at another batch and in another type."""
+    found = []
+    for layer in LAYERS:
+        if layer.origin.startswith(f"{network}:"):
+            text = re.sub(r"(?<=:)1(?=x)", str(batch), layer.problem, count=1)
+            found.append(Layer(layer.origin, Problem.parse(text).replace(dtype=dtype).text))
+    if not found:
+        raise SystemExit(f"there is no network {network!r} among the suite's layers")
+    return found
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--target", action="append", required=True)
+    parser.add_argument("--batch", action="append", type=int, default=[])
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--half", action="store_true", help="float16 with sums in float32")
+    options = parser.parse_args()
+    dtype, lines = "float16" if options.half else "float32", []
+    console = Console(width=200, markup=False)
+    for name in options.target:
+        target = load_target(name)
+        for batch in options.batch or [1]:
+            layers = layers_of(options.network, batch, dtype)
+            report = gpu_static_report(layers, target=target)
+            table = Table(*COLUMNS, title=f"{target.description}, {dtype}, batch {batch}")
+            for score in report.scores:
+                table.add_row(*map(str, score.row()))
+            console.print(table)
+            worst = max(report.scores, key=lambda score: score.ratio)
+            lines.append(f"{dtype}, batch {batch}: {report.summary()}; worst {worst.ratio:.2f}"
+                         f" ({worst.kernel})")  # fmt: skip
+    print(*lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
