@@ -50,7 +50,8 @@ def main() -> None:
             report = gpu_static_report(layers, target=target)
             table = Table(*COLUMNS, title=f"{target.description}, {dtype}, batch {batch}")
             for score in report.scores:
-                table.add_row(*map(str, score.row()))
+                kernel, *cells = map(str, score.row())
+                table.add_row(kernel.partition(":bias")[0], *cells)
             console.print(table)
             worst = max(report.scores, key=lambda score: score.ratio)
             lines.append(f"{dtype}, batch {batch}: {report.summary()}; worst {worst.ratio:.2f}"

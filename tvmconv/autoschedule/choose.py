@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tvmconv.autoschedule.workload import algorithm, alternatives, canonical, weight_bytes
 from tvmconv.kernel import KernelSpec
@@ -13,6 +13,7 @@ from tvmconv.target import Target
 if TYPE_CHECKING:
     from tvmconv.autoschedule.log import Database
     from tvmconv.autoschedule.record import Record
+    from tvmconv.autoschedule.space import Candidate
 
 #: The model's time of another algorithm has to be this much below that of the direct one: its own
 #: error, and what a network's cold weights cost, are of that size.
@@ -136,6 +137,15 @@ class Chooser:
         if self.database is None:
             return None
         return self.database.best(canonical(spec).text, self.target, self.cache)
+
+    def schedule(self, spec: KernelSpec) -> Candidate | list[Any]:
+        """The log's schedule of a kernel, or the model's; ValueError if the log's is none."""
+        from tvmconv.codegen.kernels import candidates, recorded
+
+        record = self.record(spec)
+        if record is not None:
+            return recorded(record, spec, self.target)
+        return candidates(spec, self.target)[0]
 
     def reject(self, record: Record) -> None:
         """Forget a record whose schedule makes no kernel."""

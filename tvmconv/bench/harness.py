@@ -139,8 +139,8 @@ def run_block(contender: Contender, protocol: Protocol, clock: Clock) -> list[fl
     """Run one block and return the seconds of each timed call (at least one)."""
     run, replay = contender.run, contender.replay
     if replay is not None:
-        seconds = replay(protocol.warmup)
-        return [replay(max(1, min(int(protocol.block_s / max(seconds, 1e-6)), _MOST_REPLAYS)))]
+        runs = int(protocol.block_s / max(replay(protocol.warmup), 1e-6))
+        return [replay(max(1, min(runs, _MOST_REPLAYS)))]
     for _ in range(protocol.warmup):
         run()
     seconds: list[float] = []

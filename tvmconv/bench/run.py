@@ -150,7 +150,7 @@ def bench_models(
         options["precision"] = precision
     compile_fn = partial(compile_fn or _default_compile(), **options)
     functions = (compile_fn, load_fn or _default_load())
-    bench = _Bench(None if gpu else threads, protocol, clock or Clock(), say, *functions)
+    bench = _Bench(threads, protocol, clock or Clock(), say, *functions)
     results: list[ModelResult] = []
     errors: list[tuple[Source, Exception]] = []
     for done, (source, load) in enumerate(zip(sources, prepared, strict=True)):
@@ -195,7 +195,7 @@ class _Bench:
 
     def __init__(
         self,
-        threads: int | None,
+        threads: int,
         protocol: Protocol,
         clock: Clock,
         say: Progress,

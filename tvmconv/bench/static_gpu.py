@@ -152,12 +152,11 @@ def _predictions(
 ) -> Iterator[Prediction]:
     from tvmconv.codegen.cuda.device import cuda_source
     from tvmconv.codegen.cuda.usage import Usage, occupancy
-    from tvmconv.codegen.kernels import candidates, device_kernel, recorded
+    from tvmconv.codegen.kernels import device_kernel
 
     for task in tasks:
         spec, chooser.cold_bytes = task.specs[0], task.cold_bytes
-        record = chooser.record(spec)
-        choice = recorded(record, spec, chooser.target) if record else candidates(spec, target)[0]
+        choice = chooser.schedule(spec)
         if isinstance(choice, list):
             raise ValueError(f"{task.name}: a GPU's schedule is no trace")
         kernel = device_kernel(spec, "kernel", target, choice)

@@ -123,14 +123,14 @@ def _operator(
 def _packed(
     torch: Any, problem: Problem, padding: tuple[int, ...], weights: tuple[Any, Any]
 ) -> Function | None:
-    """Make a convolution with packed weights, or None if this PyTorch is built without oneDNN."""
-    if not torch.backends.mkldnn.is_available():
+    """Make a convolution with packed weights; None on a GPU or without oneDNN in PyTorch."""
+    weight, bias = weights
+    if weight.is_cuda or not torch.backends.mkldnn.is_available():
         return None
     pads = zip(problem.pads_low, problem.pads_high, strict=True)
     padded = [n + sum(sides) for n, sides in zip(problem.in_spatial, pads, strict=True)]
     shape = list(problem.input_shape) if any(padding) else [problem.batch, problem.ci, *padded]
     settings = (padding, problem.stride, problem.dilation, problem.groups)
-    weight, bias = weights
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight.contiguous(), *settings, shape)
     conv = torch.ops.mkldnn._convolution_pointwise
     return lambda x: conv(x, packed, bias, *settings, "none", [], "")

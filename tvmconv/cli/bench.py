@@ -61,8 +61,8 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--static",
     is_flag=True,
-    help="Run nothing, for a target not at hand: score each kernel's hot loop by llvm-mca, or a GPU's"
-    " kernels by the cost model.",
+    help="Run nothing, for a target not at hand: score each kernel's hot loop by llvm-mca, or the"
+    " kernels of a GPU by the cost model.",
 )
 @log_option
 @untuned_option
@@ -141,6 +141,7 @@ def command(
 def _static(found: list[Any], json_file: Path | None, options: dict[str, Any]) -> None:
     """Score kernels without running them: by llvm-mca, or for a GPU by the cost model."""
     scored: StaticReport | GpuStaticReport
+    columns: tuple[str, ...]
     if options["target"].is_gpu:
         from tvmconv.bench.static_gpu import COLUMNS, gpu_static_report
 
