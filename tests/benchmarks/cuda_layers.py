@@ -3,7 +3,7 @@
     python -m tests.benchmarks.cuda_layers --target cuda-sm80 --target cuda-sm90 --batch 1 --batch 8
 
 prints a table for each target and batch, each distinct layer of ResNet-50 a row, and at the end a
-line for each table. ``--half`` is float16 on tensor cores, ``--network`` another network of the
+line for each. ``--half`` is float16 on tensor cores, ``--network`` another network of the
 suite (:mod:`tvmconv.layers`).
 """
 
@@ -15,7 +15,7 @@ import re
 from rich.console import Console
 from rich.table import Table
 
-from tvmconv.bench.static_gpu import COLUMNS, gpu_static_report
+from tvmconv.bench.static_gpu import COLUMNS, GpuStaticReport, gpu_static_report
 from tvmconv.layers import LAYERS, Layer
 from tvmconv.problem import Problem
 from tvmconv.target import load_target
@@ -40,23 +40,52 @@ def main() -> None:
     parser.add_argument("--batch", action="append", type=int, default=[])
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--half", action="store_true", help="float16 with sums in float32")
+    parser.add_argument("--markdown", action="store_true", help="one table of all, for a README")
     options = parser.parse_args()
-    dtype, lines = "float16" if options.half else "float32", []
-    console = Console(width=200, markup=False)
+    dtype = "float16" if options.half else "float32"
+    reports: dict[str, GpuStaticReport] = {}
     for name in options.target:
         target = load_target(name)
         for batch in options.batch or [1]:
             layers = layers_of(options.network, batch, dtype)
-            report = gpu_static_report(layers, target=target)
-            table = Table(*COLUMNS, title=f"{target.description}, {dtype}, batch {batch}")
-            for score in report.scores:
-                kernel, *cells = map(str, score.row())
-                table.add_row(kernel.partition(":bias")[0], *cells)
-            console.print(table)
-            worst = max(report.scores, key=lambda score: score.ratio)
-            lines.append(f"{dtype}, batch {batch}: {report.summary()}; worst {worst.ratio:.2f}"
-                         f" ({worst.kernel})")  # fmt: skip
-    print(*lines, sep="\n")
+            title = f"{target.description.removeprefix('NVIDIA ')}, batch {batch}"
+            reports[title] = gpu_static_report(layers, target=target)
+    if options.markdown:
+        print(markdown(reports))
+    else:
+        for title, report in reports.items():
+            show(f"{title}, {dtype}", report)
+    for title, report in reports.items():
+        worst = max(report.scores, key=lambda score: score.ratio)
+        print(f"{title}, {dtype}: {report.summary()}; worst {worst.ratio:.2f} ({worst.kernel})")
+
+
+def show(title: str, report: GpuStaticReport) -> None:
+    """Print all that is known of each kernel."""
+    table = Table(*COLUMNS, title=title)
+    for score in report.scores:
+        kernel, *cells = map(str, score.row())
+        table.add_row(short(kernel), *cells)
+    Console(width=200, markup=False).print(table)
+
+
+def markdown(reports: dict[str, GpuStaticReport]) -> str:
+    """A row a layer, a column a report: time, over roofline, registers, shared KiB, occupancy."""
+    lines = [f"| layer | {' | '.join(reports)} |", "|---" * (len(reports) + 1) + "|"]
+    for scores in zip(*(report.scores for report in reports.values()), strict=True):
+        name = re.sub(r"^(\w+:)\d+x", r"\1Nx", short(scores[0].kernel))
+        cells = [
+            f"{s.time_us:.1f} µs {s.ratio:.1f}× · {s.registers} · {s.shared_bytes / 1024:.0f} · "
+            f"{s.occupancy:.2f}"
+            for s in scores
+        ]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def short(kernel: str) -> str:
+    """A problem without what follows its shape."""
+    return kernel.partition(":bias")[0].partition(":dtype")[0]
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from tests.test_cuda_run import PROBLEMS
 from tests.test_cuda_schedules import HALVES
 from tests.test_cuda_schedules import PROBLEMS as SCHEDULES
 from tvmconv.bench.report import geometric_mean
+from tvmconv.layers import SIX
 from tvmconv.models import light_model, light_models
 from tvmconv.target import Target, load_target
 
@@ -51,6 +52,8 @@ TUNED = (
 #: Beside PyTorch's with TF32, which ours do not use, stand ours in float32.
 PRECISIONS = {"float16": "float16", "float32": "float32", "tf32": "float32"}
 BATCHES = (1, 8, 64)
+#: From this batch on only the six layers of ResNet-50: a reference takes NumPy half a minute each.
+_FEW_LAYERS = 64
 NETWORKS = ("resnet50", "mobilenet_v2")
 #: Layers that are built and measured together.
 _TOGETHER = 8
@@ -132,7 +135,9 @@ class Day:
         """The layers that are tuned and compared."""
         if self.dry:
             return [TINY_LAYER.format(batch=batch, dtype=dtype)]
-        return [layer for name in NETWORKS for layer in layers_of(name, batch, dtype)]
+        found = [layer for name in NETWORKS for layer in layers_of(name, batch, dtype)]
+        six = [layer.origin for layer in SIX]
+        return [one for one in found if batch < _FEW_LAYERS or one.origin in six]
 
     def networks(self, batch: int) -> dict[str, Any]:
         """The networks, by name."""
@@ -201,6 +206,7 @@ def tune(day: Day) -> None:
     from tvmconv.autoschedule.tuner import Tools
     from tvmconv.autoschedule.tuner import tune as tune_all
     from tvmconv.bench.machine import usable_cores
+    from tvmconv.cli._logs import look_up, write
 
     def one(entry: tuple[str, str, tuple[int, ...], float]) -> Iterator[dict[str, Any]]:
         what, precision, batches, share = entry
@@ -214,7 +220,7 @@ def tune(day: Day) -> None:
             sources,
             day.target,
             time_budget=None if day.dry else share * day.seconds,
-            trials=3 if day.dry else None,
+            trials=2 if day.dry else None,
             log=day.logs,
             tools=tools,
         )
@@ -223,11 +229,8 @@ def tune(day: Day) -> None:
                "tasks": len(report.tasks), "gain": geometric_mean(gains)}  # fmt: skip
 
     day.each("tune", TUNED[:2] if day.dry else TUNED, one)
-    best = ["log", "best", str(day.logs), "--target", day.target.name]
-    best += ["-o", str(day.out / "best.jsonl")]
-    done = _python("-m", "tvmconv", *best, capture_output=True, text=True)
-    if done.returncode:
-        day.note("failed", step="tune", item="log best", why=done.stderr.strip()[-300:])
+    found = look_up([day.logs], day.target)
+    write(day.out / "best.jsonl", [r.line() for entry in found.entries for r in entry.best])
 
 
 def layers(day: Day) -> None:
@@ -257,8 +260,8 @@ def layers(day: Day) -> None:
 
     groups = [
         (dtype, batch, group)
-        for dtype in ("float16", "float32")
         for batch in day.batches
+        for dtype in ("float16", "float32")
         for group in _groups([getattr(one, "problem", one) for one in day.layers(batch, dtype)])
     ]
     with Measurer(day.target, jobs=usable_cores(), builder=day.builder()) as measurer:
@@ -273,6 +276,7 @@ def _groups(items: list[Any]) -> Iterator[list[Any]]:
 def networks(day: Day) -> None:
     """Each network beside PyTorch's; those that follow are compiled meanwhile, by other cores."""
     from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
 
     from tvmconv.bench.machine import usable_cores
     from tvmconv.frontend import load
@@ -280,7 +284,7 @@ def networks(day: Day) -> None:
     from tvmconv.verify import random_feeds
 
     names, types = [*day.networks(1)], ("float16", "float32")
-    kinds = [(batch, dtype, name) for dtype in types for batch in day.batches for name in names]
+    kinds = [(batch, dtype, name) for batch in day.batches for dtype in types for name in names]
 
     def one(entry: tuple[int, str, str]) -> Iterator[dict[str, Any]]:
         batch, dtype, name = entry
@@ -297,7 +301,8 @@ def networks(day: Day) -> None:
         (x,) = feeds.values()
         yield found | _of_torch(dtype, lambda torch: torch.network(graph, x, expected))
 
-    with ProcessPoolExecutor(max(1, min(usable_cores() - 1, len(kinds)))) as pool:
+    workers = max(1, min(usable_cores() - 1, len(kinds)))
+    with ProcessPoolExecutor(1 if day.dry else workers, get_context("spawn")) as pool:
         compiled = {kind: pool.submit(compile_network, day, kind) for kind in kinds}
         day.each("network", kinds, one)
         pool.shutdown(cancel_futures=True)
@@ -372,10 +377,6 @@ def _add(shown: Table, rows: list[dict[str, Any]], kind: str, precision: str) ->
 # --- the day
 
 
-def _python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
-    return subprocess.run([sys.executable, *arguments], check=False, **options)
-
-
 def run_step(name: str, options: argparse.Namespace) -> None:
     """Do one step in this process."""
     target, dry = load_target(options.target), options.dry_run
@@ -397,15 +398,15 @@ def run_all(steps: list[str], options: argparse.Namespace) -> None:
     whole = sum(STEPS[name] for name in steps)
     for name in steps:
         minutes = options.minutes * STEPS[name] / whole
-        command = ["-m", "tests.benchmarks.gpu_day", "--step", name, "--target", options.target]
+        command = [sys.executable, "-m", "tests.benchmarks.gpu_day", "--step", name]
+        command += ["--target", options.target, *["--dry-run"] * options.dry_run]
         command += ["--out", str(options.out), "--minutes", str(0.9 * minutes)]
         begin = time.monotonic()
         try:
-            code = _python(
-                *command, *["--dry-run"] * options.dry_run, timeout=_MINUTE * minutes
-            ).returncode
-            if code:
-                day.note("failed", step=name, item="", why=f"its process exited with code {code}")
+            done = subprocess.run(command, check=False, timeout=_MINUTE * minutes)
+            if done.returncode:
+                why = f"its process exited with code {done.returncode}"
+                day.note("failed", step=name, item="", why=why)
         except subprocess.TimeoutExpired:
             day.note("late", step=name, item="the whole step")
         day.note("step", name=name, seconds=round(time.monotonic() - begin, 1))

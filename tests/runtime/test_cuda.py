@@ -128,10 +128,21 @@ def test_profile_times_every_step_on_the_device(fake: Fake, write: Write) -> Non
     assert fake.count("cuEventCreate") == fake.count("cuEventDestroy_v2") == 4
 
 
+def test_a_replay_copies_nothing(fake: Fake, write: Write) -> None:
+    with load(write()) as module:
+        assert module.replay(4) == pytest.approx(2e-3 / 4)
+        assert fake.count("cuGraphLaunch") == 4
+        assert fake.count("cuMemcpyAsync") == 1  # the weights, when it was made
+        assert module._library.replay(module._model, 0, ctypes.c_double()) == 1
+    with pytest.raises(InputError, match="the module is closed"):
+        module.replay(1)
+
+
 def test_a_model_without_steps(fake: Fake, write: Write) -> None:
     port = [Port("x", (4,))]
     with load(write(plan=Plan(0, port, port, []))) as module:
         assert module(X)[0].shape == (4,)
+        assert module.replay(3) == 0
     assert fake.count("cuGraphLaunch") == 0
 
 
@@ -279,6 +290,17 @@ def test_failures_to_profile(fake: Fake, write: Write, name: str) -> None:
         with pytest.raises(TvmconvError, match=r"cannot run: cannot .*CUDA_ERROR_700"):
             module.profile(X)
         assert len(module.profile(X)) == 3  # with the events that were missing
+
+
+@pytest.mark.parametrize(
+    "name", ["cuEventCreate", "cuEventRecord", "cuGraphLaunch", "cuEventElapsedTime"]
+)
+def test_failures_to_replay(fake: Fake, write: Write, name: str) -> None:
+    with load(write()) as module:
+        fake.fail(name, 0, 700)
+        with pytest.raises(TvmconvError, match=r"m.so: cannot run: cannot .*CUDA_ERROR_700"):
+            module.replay(2)
+        assert module.replay(2) > 0
 
 
 def test_null_pointers_are_refused(fake: Fake, write: Write) -> None:

@@ -68,7 +68,7 @@ class Measurer:
     Raises
     ------
     EnvironmentError_
-        The target is a GPU, and this machine has none that it fits.
+        The target is a GPU, and this machine has none that it fits, or no compiler for it.
     """
 
     def __init__(
@@ -88,6 +88,10 @@ class Measurer:
         if target.is_gpu:
             gpu, target = gpu_for(target)
             self._gpu = gpu.ordinal
+            if not builder:
+                from tvmconv.codegen.cuda.build import image_builder
+
+                image_builder(target)  # to be missed now, by one line, and not by each build
         self._device = device
         self._target, self._jobs = target, jobs
         self._builder = builder or (BUILDER if self._gpu is None else GPU_BUILDER)
