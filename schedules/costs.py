@@ -21,6 +21,8 @@ _LOOP_INSTRUCTIONS = 1
 SERIAL_ELEMENTS = 16384
 #: Bytes of an element.
 BYTES = 4
+#: Share of the shorter one of arithmetic and memory that the other does not hide.
+_NOT_HIDDEN = 0.1
 
 
 def vectors(lanes: int, target: Target) -> int:
@@ -79,4 +81,11 @@ def step_cycles(sums: int, loads: float, target: Target, dots: bool = False) -> 
 
 def overlapped(compute: float, memory: float) -> float:
     """Time of work whose loads the hardware prefetches while it computes."""
-    return max(compute, memory) + 0.1 * min(compute, memory)
+    return max(compute, memory) + _NOT_HIDDEN * min(compute, memory)
+
+
+def memory_in(total: float, compute: float) -> float:
+    """What memory takes of a time by :func:`overlapped`."""
+    if total > (1 + _NOT_HIDDEN) * compute:
+        return total - _NOT_HIDDEN * compute
+    return (total - compute) / _NOT_HIDDEN

@@ -6,9 +6,10 @@ What differs from one family to another, its module reads off the target or regi
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tvmconv._tvm import TVMObject, s_tir
-from tvmconv.autoschedule.space import Candidate
+from tvmconv.autoschedule.space import Arithmetic, Candidate
 from tvmconv.target import Target
 
 from . import (
@@ -27,6 +28,8 @@ from .primitives import Tile, extents, find_blocks, schedule_map, stage_nearby, 
 
 #: Taps of a window up to which its loops are unrolled.
 _UNROLLED_TAPS = 49
+#: Bytes a cycle of caches that take no time.
+_AT_ONCE = 1e12
 
 
 def candidates(func: TVMObject, target: Target) -> list[Candidate]:
@@ -60,6 +63,30 @@ def candidates(func: TVMObject, target: Target) -> list[Candidate]:
     else:
         found = [Candidate((), 0.0)]
     return sorted(found, key=lambda candidate: candidate.cycles)
+
+
+def with_arithmetic(func: TVMObject, target: Target) -> Arithmetic:
+    """The model of a kernel with another's word on what its arithmetic takes.
+
+    What it has for memory is what caches that take no time would save.
+    """
+    caches = replace(
+        target.caches,
+        l1_bytes_per_cycle=_AT_ONCE,
+        l2_bytes_per_cycle=_AT_ONCE,
+        l3_bytes_per_cycle=_AT_ONCE,
+        dram_bytes_per_cycle=_AT_ONCE,
+    )
+    whole = {c.knobs: c.cycles for c in candidates(func, target)}
+    alone = {c.knobs: c.cycles for c in candidates(func, replace(target, caches=caches))}
+
+    def cycles(candidate: Candidate, arithmetic: float, launches: int) -> float:
+        wake = launches * costs.LAUNCH_CYCLES if target.cores > 1 else 0.0
+        total = whole[candidate.knobs]
+        memory = costs.memory_in(total - wake, alone.get(candidate.knobs, wake) - wake)
+        return costs.overlapped(arithmetic, max(0.0, memory)) + wake
+
+    return cycles
 
 
 def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from tvmconv.autoschedule.space import DesignSpace, register
 
-from .cpu import candidates, schedule
+from .cpu import candidates, schedule, with_arithmetic
 
-register(DesignSpace("riscv64", candidates, schedule))
+register(DesignSpace("riscv64", candidates, schedule, with_arithmetic))

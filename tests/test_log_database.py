@@ -50,6 +50,8 @@ FAST, SLOW = timed(0, 1.0), timed(1, 2.0)
         ([timed(0, 0.1, method="static"), SLOW], None, SLOW),
         ([timed(0, 0.1, method="static", round=2), SLOW], None, SLOW),
         ([timed(0, 0.1, method="static")], None, timed(0, 0.1, method="static")),
+        ([record(0, status="build-timeout", method="static"), FAST], None, FAST),
+        ([timed(0, 0.1, method="static"), record(0, status="wrong")], None, None),
         # The cache that is asked for counts first, the other one if there is none.
         ([FAST, timed(1, 9.0, cache="cold")], "cold", timed(1, 9.0, cache="cold")),
         (
@@ -139,17 +141,6 @@ def test_records(tmp_path: Path) -> None:
     assert found.records(workload(32), TARGET) == []
     assert found.records("nothing") == []
     assert found.records() == [FAST, SLOW, other]
-
-
-def test_known(tmp_path: Path) -> None:
-    again = timed(0, 5.0, round=1)
-    found = database(tmp_path, FAST, again, record(2, status="timeout"))
-    assert found.known(FAST.key) == FAST
-    failed = found.known(record(2).key)
-    assert failed is not None
-    assert failed.status == "timeout"
-    for other in (record(3), replace(FAST, cache="cold"), replace(FAST, workload="x")):
-        assert found.known(other.key) is None
 
 
 def test_a_record_of_no_use_is_rejected(tmp_path: Path) -> None:

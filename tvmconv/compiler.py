@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -240,13 +241,18 @@ def compile_parts(
     lowered = lower_graph(graph, target, chooser=chooser, fused=fused)
     make = device_kernel if target.is_gpu else object_code
     made: dict[str, Any] = {}
+    used: Counter[str] = Counter()
     for k, (symbol, spec) in enumerate(lowered.kernels.items()):
         if progress is not None:
             progress("compiling kernels", k, len(lowered.kernels))
-        made[symbol], choice = _kernel(spec, symbol, chooser, make)
+        made[symbol], choice, method = _kernel(spec, symbol, chooser, make)
         if choice is not None:
             lowered.choices[symbol] = choice
-    metadata = {**_metadata(model, graph, target), "tuned_kernels": len(lowered.choices)}
+            used[method] += 1
+    if chooser.database is not None:
+        chooser.database.used += used
+    counts = {"tuned_kernels": used.total(), "static_kernels": used["static"]}
+    metadata = {**_metadata(model, graph, target), **counts}
     plan = replace(lowered.plan, threads=threads or 0, metadata=metadata)
     if dump:
         from tvmconv.codegen.dump import write_dumps
@@ -273,8 +279,8 @@ def open_logs(log: Logs, target: Target) -> Database:
 
 def _kernel(
     spec: KernelSpec, symbol: str, chooser: Chooser, make: Callable[..., Any]
-) -> tuple[Any, Choice]:
-    """What ``make`` makes of a kernel, and how it is scheduled if a log says so.
+) -> tuple[Any, Choice, str]:
+    """What ``make`` makes of a kernel; how it is scheduled, and by what method, if a log says so.
 
     A record that cannot be compiled is the log's mistake and not the user's: the next best stands
     in for it, and at last the model.
@@ -284,10 +290,10 @@ def _kernel(
     while (record := chooser.record(spec)) is not None:
         try:
             choice = recorded(record, spec, chooser.target)
-            return make(spec, symbol, chooser.target, choice), choice
+            return make(spec, symbol, chooser.target, choice), choice, record.method
         except (ValueError, RuntimeError):  # TVM's own errors are RuntimeErrors
             chooser.reject(record)
-    return make(spec, symbol, chooser.target), None
+    return make(spec, symbol, chooser.target), None, ""
 
 
 def _metadata(model: Any, graph: Graph, target: Target) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tvmconv.autoschedule.space import Candidate
 from tvmconv.kernel import KernelSpec
@@ -32,7 +32,7 @@ class Bench(Protocol):
         """
 
     def compare(
-        self, spec_candidates: Sequence[tuple[KernelSpec, Candidate | list[Any]]], rounds: int = 5
+        self, spec_candidates: Sequence[tuple[KernelSpec, Candidate]], rounds: int = 5
     ) -> list[Outcome]:
         """Time kernels in turns of blocks; raises as :meth:`measure`."""
 

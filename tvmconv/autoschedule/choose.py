@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +70,8 @@ class Chooser:
     def algorithm(self, spec: KernelSpec) -> str:
         """Name of the algorithm for a kernel: "direct" or one of its alternatives.
 
-        Measured times are compared with one another only: alternatives without a record are out
-        if one has a record.
+        Times of logs are compared with one another only, measured ones if there are any:
+        alternatives without such a record are out if one has it.
         """
         direct, *others = alternatives(spec, network=bool(self.cold_bytes))
         if self.exact or not others:
@@ -82,8 +83,9 @@ class Chooser:
 
     def _measured(self, specs: list[KernelSpec]) -> KernelSpec | None:
         found = [(record, spec) for spec in specs if (record := self.record(spec)) is not None]
+        measured = [pair for pair in found if pair[0].method == "measured"]
         # A later round compared in turns what was left of earlier ones.
-        best = min(found, key=lambda pair: (-pair[0].round, pair[0].time_us), default=None)
+        best = min(measured or found, key=lambda pair: (-pair[0].round, pair[0].time_us), default=None)
         return best[1] if best else None
 
     def _predicted(self, direct: KernelSpec, others: list[KernelSpec]) -> KernelSpec:
@@ -95,31 +97,31 @@ class Chooser:
         """The model's time, or that in which the weights arrive, if they have been displaced."""
         if spec.text not in self._predictions:
             self._predictions[spec.text] = predicted_cycles(spec, self.target)
-        cycles = self._predictions[spec.text]
-        if not self.cold_bytes or spec.op not in _WEIGHTY:
-            return cycles
-        speed = self.target.caches.bytes_per_cycle(self.cold_bytes) * self.target.cores
-        return max(cycles, weight_bytes(spec) / speed)
+        arrival = weights_cycles(spec, self.target, self.cold_bytes)
+        return max(self._predictions[spec.text], arrival)
 
     def forms(self, blocks: KernelSpec, planes: KernelSpec) -> tuple[float, float]:
-        """Seconds of a kernel on blocks and on planes: measured, if both are, or the model's."""
+        """Seconds of a kernel on blocks and on planes: by logs, or by the model."""
         if self.blocks_only:
             return 0.0, math.inf
         specs = self.chosen(blocks), planes
-        records = [self.record(spec) for spec in specs]
-        if records[0] is not None and records[1] is not None:
-            return records[0].time_us * 1e-6, records[1].time_us * 1e-6
-        hertz = self.target.frequency_ghz * 1e9
-        return self._cycles(specs[0]) / hertz, self._cycles(specs[1]) / hertz
+        one, two = self._logged_us(specs) or [self._model_us(spec) for spec in specs]
+        return one * 1e-6, two * 1e-6
 
     def together(self, one: KernelSpec, two: tuple[KernelSpec, KernelSpec]) -> bool:
-        """Whether a kernel takes less time than two: measured, if all are, or by the model."""
+        """Whether a kernel takes less time than two: by logs, or by the model."""
         specs = (one, *map(self.chosen, two))
-        records = [self.record(spec) for spec in specs]
-        times = [record.time_us for record in records if record is not None]
-        if len(times) < len(records):
-            times = [self._cycles(spec) for spec in specs]
+        times = self._logged_us(specs) or [self._model_us(spec) for spec in specs]
         return times[0] < sum(times[1:])
+
+    def _logged_us(self, specs: Sequence[KernelSpec]) -> list[float]:
+        """What logs have of kernels, if they have all of them by one method; else nothing."""
+        found = [record for record in map(self.record, specs) if record is not None]
+        whole = len(found) == len(specs) and len({record.method for record in found}) == 1
+        return [record.time_us for record in found] if whole else []
+
+    def _model_us(self, spec: KernelSpec) -> float:
+        return self._cycles(spec) / (self.target.frequency_ghz * 1e3)
 
     def chosen(self, spec: KernelSpec) -> KernelSpec:
         """A kernel with the algorithm that it will have."""
@@ -151,6 +153,16 @@ class Chooser:
         """Forget a record whose schedule makes no kernel."""
         if self.database is not None:
             self.database.reject(record, "trace does not fit its workload")
+
+
+def weights_cycles(spec: KernelSpec, target: Target, cold_bytes: int) -> float:
+    """Cycles in which a kernel's weights arrive, with so many bytes read since they were used.
+
+    0 if these are none, or if that never takes longer than the arithmetic.
+    """
+    if not cold_bytes or spec.op not in _WEIGHTY:
+        return 0.0
+    return weight_bytes(spec) / (target.caches.bytes_per_cycle(cold_bytes) * target.cores)
 
 
 def predicted_cycles(spec: KernelSpec, target: Target) -> float:

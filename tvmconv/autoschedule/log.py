@@ -121,10 +121,13 @@ class Database:
     skipped : Counter
         Lines that are of no use, by reason. Lines are parsed when their workload is asked for, so
         some reasons are known only then.
+    used : Counter
+        Records by which compilations have scheduled kernels, by method.
     """
 
     def __init__(self) -> None:
         self.skipped: Counter[str] = Counter()
+        self.used: Counter[str] = Counter()
         self._lines: dict[bytes, list[bytes]] = {}
         self._records: dict[bytes, dict[Key, list[Record]]] = {}
 
@@ -191,11 +194,6 @@ class Database:
         key = target_key(target) if target else ""
         return [record for record in found if not key or record.target == key]
 
-    def known(self, key: Key) -> Record | None:
-        """The first record of what a key names, whatever came of it."""
-        found = self._of(field_text("workload", key[0])).get(key, [None])
-        return found[0]
-
     def best(self, workload: str, target: Target, cache: str | None = None) -> Record | None:
         """The record whose schedule a workload should have.
 
@@ -222,13 +220,18 @@ class Database:
 def best_of(records: Iterable[Record], cache: str | None = None) -> Record | None:
     """The best of the records of one workload and target: see :meth:`Database.best`."""
     records = list(records)
-    failed = {record.knobs for record in records if record.status != "ok"}
-    good = [record for record in records if record.knobs not in failed]
-    good = [record for record in good if record.method == "measured"] or good
+    measured = [record for record in records if record.method == "measured"]
+    good = _never_failed(measured) or _never_failed(records)
     good = [record for record in good if record.cache == cache] or good
     last = max((record.round for record in good), default=0)
     final = (record for record in good if record.round == last)
     return min(final, key=lambda record: record.time_us, default=None)
+
+
+def _never_failed(records: Sequence[Record]) -> list[Record]:
+    """The records of schedules that were never anything but ok."""
+    failed = {record.knobs for record in records if record.status != "ok"}
+    return [record for record in records if record.knobs not in failed]
 
 
 def default_folder() -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 from tvmconv.autoschedule.budget import seconds_spent
 from tvmconv.autoschedule.log import Database
 from tvmconv.autoschedule.ranker import Samples, features
-from tvmconv.autoschedule.record import Record
+from tvmconv.autoschedule.record import Method, Record
 from tvmconv.errors import InputError
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
@@ -47,21 +47,32 @@ class Past:
     target : Target
     tasks : collection of str
         Texts of all workloads of the run.
+    method : str
+        How the run gets its times: others' are not comparable.
     """
 
     database: Database
     own: list[Record]
     target: Target
     tasks: Collection[str]
+    method: Method = "measured"
 
     @classmethod
-    def read(cls, log: Path, tasks: Sequence[Task], target: Target, shipped: bool) -> Past:
+    def read(
+        cls,
+        log: Path,
+        tasks: Sequence[Task],
+        target: Target,
+        shipped: bool,
+        method: Method = "measured",
+    ) -> Past:
         """Read the run's own log, those beside it, and those that ship with the package."""
         database = Database.open([log.parent], target, shipped)
         own = Database.open([log], target, shipped=False)
         texts = [spec.text for task in tasks for spec in task.specs]
-        records = [record for text in texts for record in own.records(text, target)]
-        return cls(database, records, target, frozenset(texts))
+        found = (record for text in texts for record in own.records(text, target))
+        records = [record for record in found if record.method == method]
+        return cls(database, records, target, frozenset(texts), method)
 
     @property
     def trials(self) -> int:
@@ -83,7 +94,15 @@ class Past:
         return seconds_spent([record.date for record in self.own if record.date <= date])
 
     def of(self, task: Task) -> list[Record]:
-        """What is known of a task."""
+        """What is known of a task by the run's method."""
+        return [record for record in self._all(task) if record.method == self.method]
+
+    def outdone(self, task: Task) -> bool:
+        """Whether nobody would use what the run finds: there are better records of a task."""
+        measured = (r.method == "measured" and r.status == "ok" for r in self._all(task))
+        return self.method == "static" and any(measured)
+
+    def _all(self, task: Task) -> list[Record]:
         texts = (spec.text for spec in task.specs)
         return [record for text in texts for record in self.database.records(text, self.target)]
 
@@ -91,7 +110,8 @@ class Past:
         """Measurements of other workloads of some operators, those with most of them."""
         by_workload: dict[str, list[Record]] = {}
         for record in self.database.records(None, self.target):
-            if record.status == "ok" and not record.round and record.workload not in self.tasks:
+            trial = record.status == "ok" and record.method == self.method and not record.round
+            if trial and record.workload not in self.tasks:
                 by_workload.setdefault(record.workload, []).append(record)
         found: list[Samples] = []
         for text, records in sorted(by_workload.items(), key=lambda item: -len(item[1])):

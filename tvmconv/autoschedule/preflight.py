@@ -39,6 +39,21 @@ def require_runnable(target: Target, cpuinfo: Path = CPUINFO) -> None:
         raise InputError(f"{target.name}: this machine lacks {' '.join(missing)}")
 
 
+def require_estimates(target: Target, runner: object | None) -> None:
+    """Refuse to estimate times where they are to be measured, or without a model of the core.
+
+    Raises
+    ------
+    InputError
+    EnvironmentError_
+    """
+    from tvmconv.codegen import mca
+
+    if runner is not None:
+        raise InputError("static: estimates need no runner; leave one of the two out")
+    mca.peak(target)
+
+
 def require_threads(threads: int) -> None:
     """Refuse more threads than there are cores: they would measure one another.
 

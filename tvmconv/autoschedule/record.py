@@ -26,8 +26,10 @@ Status: TypeAlias = Literal[
 ]
 Cache: TypeAlias = Literal["warm", "cold"]
 Method: TypeAlias = Literal["measured", "static"]
-#: What is never measured twice: workload, target, versions, knobs, cache.
-Key: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...], tuple[tuple[str, int], ...], str]
+#: What is never measured twice: workload, target, versions, knobs, cache, method.
+Key: TypeAlias = tuple[
+    str, str, tuple[tuple[str, str], ...], tuple[tuple[str, int], ...], str, str
+]
 
 #: Bytes of a line, at most; a trace has some thousands.
 MAX_LINE = 1 << 20
@@ -126,7 +128,7 @@ class Record:
     def key(self) -> Key:
         """What the record is a measurement of."""
         versions = tuple(sorted(self.versions.items()))
-        return (self.workload, self.target, versions, self.knobs, self.cache)
+        return (self.workload, self.target, versions, self.knobs, self.cache, self.method)
 
     def line(self) -> bytes:
         """The record as a line of a log, with the newline."""

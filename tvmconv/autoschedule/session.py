@@ -11,7 +11,7 @@ from tvmconv.autoschedule.budget import Budget
 from tvmconv.autoschedule.finals import winner
 from tvmconv.autoschedule.measure import Unmeasurable
 from tvmconv.autoschedule.ranker import Ranker, Samples
-from tvmconv.autoschedule.record import Record, target_key
+from tvmconv.autoschedule.record import Method, Record, target_key
 from tvmconv.autoschedule.states import WARM_UP, Arm, Choice, TaskState, weights
 from tvmconv.autoschedule.tune_report import TaskResult
 from tvmconv.errors import EnvironmentError_
@@ -96,6 +96,8 @@ class Session:
     progress : callable, optional
     peak_gflops : float
         What the machine can do; 0 if that is not known.
+    method : str
+        How times come about, for the log.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Session:
         teachers: Sequence[Samples] = (),
         progress: Progress | None = None,
         peak_gflops: float = 0.0,
+        method: Method = "measured",
     ) -> None:
         self.target, self.budget, self.log = target, budget, log
         self.all = list(states)
@@ -117,7 +120,7 @@ class Session:
         self.stopped = "no more gain"
         self._benches = Benches(make_bench)
         self._key = target_key(target)
-        self.peak_gflops = peak_gflops
+        self.peak_gflops, self.method = peak_gflops, method
         self._progress = progress or (lambda event: None)
 
     def run(self, spent_trials: int = 0, spent_seconds: float = 0.0) -> None:
@@ -274,6 +277,7 @@ class Session:
             trace=outcome.trace,
             times_us=outcome.times_us,
             cache=state.task.cache,
+            method=self.method,
             round=number,
             message=outcome.message,
             date=self.budget.clock.date(),

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tvmconv._tvm import TVMObject
 from tvmconv.errors import InputError
@@ -32,6 +33,11 @@ class Candidate:
     cycles: float
 
 
+#: The model's time of a candidate, in cycles, given those of its arithmetic and how many parallel
+#: loops it has.
+Arithmetic: TypeAlias = Callable[[Candidate, float, int], float]
+
+
 @dataclass(frozen=True)
 class DesignSpace:
     """Every schedule that a hardware family has for a kernel.
@@ -46,11 +52,14 @@ class DesignSpace:
     schedule : callable
         ``schedule(func, target, candidate)``: the kernel scheduled so, as a
         ``tvm.s_tir.Schedule``.
+    with_arithmetic : callable, optional
+        ``with_arithmetic(func, target)``: the model of a kernel with another's arithmetic.
     """
 
     arch: str
     candidates: Callable[[TVMObject, Target], list[Candidate]]
     schedule: Callable[[TVMObject, Target, Candidate], TVMObject]
+    with_arithmetic: Callable[[TVMObject, Target], Arithmetic] | None = None
 
 
 _SPACES: dict[str, DesignSpace] = {}

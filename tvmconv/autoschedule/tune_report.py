@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from tvmconv.autoschedule.states import Arm, Point, TaskState
 
+#: What was done with candidates, by the method.
+DONE = {"measured": "measured", "static": "estimated"}
+
 
 @dataclass(frozen=True)
 class ArmResult:
@@ -190,6 +193,8 @@ class TuneReport:
     tasks : tuple of TaskResult
         The heaviest first.
     networks : tuple of NetworkResult
+    method : str
+        How times came about: ``measured``, or ``static``.
     """
 
     target: str
@@ -205,6 +210,7 @@ class TuneReport:
     tasks: tuple[TaskResult, ...]
     networks: tuple[NetworkResult, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
+    method: str = "measured"
 
     def share_of_peak(self, gflops: float | None) -> float | None:
         """Give a speed's share of the FMA peak."""
@@ -222,7 +228,7 @@ class TuneReport:
     def lines(self) -> list[str]:
         """Give what stands under the tables."""
         found = [
-            f"{self.measured} candidates measured in {self.seconds:.0f} s, {self.known} known"
+            f"{self.measured} candidates {DONE[self.method]} in {self.seconds:.0f} s, {self.known} known"
             f" before, {self.compared} tasks' leaders compared in turns; ended by {self.stopped}"
         ]
         failures: dict[str, int] = {}

@@ -6,13 +6,19 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvmconv.autoschedule.budget import Budget, Clock
 from tvmconv.autoschedule.past import Past
-from tvmconv.autoschedule.preflight import require_runnable, require_threads, require_writable
+from tvmconv.autoschedule.preflight import (
+    require_estimates,
+    require_runnable,
+    require_threads,
+    require_writable,
+)
+from tvmconv.autoschedule.record import Method
 from tvmconv.autoschedule.search import PATIENCE, Space
 from tvmconv.autoschedule.session import Progress, Session
 from tvmconv.autoschedule.states import TaskState
@@ -49,6 +55,7 @@ def tune(
     patience: int = PATIENCE,
     tools: Tools | None = None,
     runner: Runner | None = None,
+    static: bool = False,
 ) -> TuneReport:
     """Find faster schedules for networks and problems, and keep them in a log.
 
@@ -85,6 +92,10 @@ def tune(
         Instead of TVM, the measurer and the clock.
     runner : Runner, optional
         Measures elsewhere what is built here.
+    static : bool
+        Estimate times, for a machine that is not at hand: see
+        :class:`~tvmconv.autoschedule.measure.static.Estimator`. Such records are marked in the log,
+        and count only where nothing was measured.
 
     Returns
     -------
@@ -106,27 +117,35 @@ def tune(
     if machine.is_gpu:
         if runner is not None:
             raise InputError("runner: a GPU is measured on the machine that has it")
+        if static:
+            raise InputError(f"static: {machine.name} has no model of LLVM's")
         gpu_for(machine)
         threads = machine.cores
+    elif static:
+        require_estimates(machine, runner)
     elif runner is None:
         require_runnable(machine)
         threads = threads or min(machine.cores, usable_cores())
         require_threads(threads)
     else:
         static_triple(machine.zig.triple)  # without one there are no programs for it
-        threads = threads or machine.cores
-    machine = replace(machine, cores=threads)
+    machine = machine.with_threads(threads)
     log_file = Log((log or default_folder()) / machine.name / "records.jsonl")
     require_writable(log_file.path)
-    tools = tools or Tools(machine, jobs or usable_cores(), device=runner, precision=precision)
+    tools = tools or Tools(
+        machine, jobs or usable_cores(), device=runner, precision=precision, static=static
+    )
     is_one = isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence)
     tasks, networks = tools.extract([models] if is_one else list(models), batch)
     if not tasks:
         raise InputError(f"{', '.join(networks)}: no kernels to tune")
-    past = Past.read(log_file.path, tasks, machine, shipped)
+    method: Method = "static" if static else "measured"
+    past = Past.read(log_file.path, tasks, machine, shipped, method)
     states = [tools.state(task, patience) for task in tasks]
     for state in states:
         state.replay(past.of(state.task), past.seconds_at)
+        if past.outdone(state.task):
+            state.skipped = "it was measured, and no estimate counts beside that"
     known = sum(len(state.curve) for state in states)
     peak = tools.peak()
     session = Session(
@@ -138,6 +157,7 @@ def tune(
         past.lessons(tools, {spec.op for task in tasks for spec in task.specs}),
         progress,
         peak.gflops,
+        method,
     )
     session.run(past.trials, past.seconds)
     return _report(session, networks, known, past.skipped, peak.bandwidth_gb_s)
@@ -174,6 +194,8 @@ class Tools:
         What models are stored in.
     builder : str
         The module that builds candidates, if not the target's own.
+    static : bool
+        Whether times are estimated.
     """
 
     target: Target
@@ -182,6 +204,7 @@ class Tools:
     device: Runner | None = None
     precision: str = "float32"
     builder: str = ""
+    static: bool = False
     _spaces: dict[str, Space] = field(default_factory=dict)
 
     def extract(self, sources: Sequence[Any], batch: int | None) -> tuple[list[Task], list[str]]:
@@ -222,6 +245,10 @@ class Tools:
         """Open what measures."""
         from tvmconv.autoschedule.measure import Measurer
 
+        if self.static:
+            from tvmconv.autoschedule.measure.static import Estimator
+
+            return Estimator(self.target, jobs=self.jobs, cold_bytes=cold_bytes)
         return Measurer(
             self.target,
             jobs=self.jobs,
@@ -235,7 +262,7 @@ class Tools:
         """What the machine reaches with the target's threads, or should if it is elsewhere."""
         from tvmconv.bench.peak import measure_peak, nominal_peak
 
-        if self.device is not None or self.target.is_gpu:
+        if self.device is not None or self.static or self.target.is_gpu:
             return nominal_peak(self.target).at(self.target.cores)
         return measure_peak(self.target.cores).at(self.target.cores)
 
@@ -262,4 +289,5 @@ def _report(
         tasks=tuple(TaskResult.of(state) for state in session.states),
         networks=tuple(NetworkResult.of(name, session.all) for name in networks),
         skipped=dict(skipped),
+        method=session.method,
     )

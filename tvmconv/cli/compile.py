@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import get_args
 
@@ -147,6 +148,9 @@ def command(
     seconds = time.perf_counter() - start
     size = written.stat().st_size / 1e6
     click.echo(f"{written}: {size:.1f} MB for {machine.name}, compiled in {seconds:.1f} s")
+    used = logs.used if logs else Counter()
+    if used["static"]:
+        click.echo(f"log: {used['static']} of {used.total()} schedules are by estimates alone")
     for reason, count in logs.skipped.most_common() if logs else ():
         if reason != OTHER_TARGET:  # a folder may well hold those of several
             click.echo(f"log: {count} records skipped: {reason}", err=True)

@@ -85,6 +85,11 @@ def _seconds(context: click.Context, parameter: click.Parameter, text: str | Non
 @click.option("--rpc", metavar="H:P", help="Measure on the machine of a `tvmconv serve`.")
 @click.option("--tracker", metavar="H:P", help="Measure on the boards of a tracker of TVM's.")
 @click.option("--key", metavar="K", help="What the boards are called at the tracker.")
+@click.option(
+    "--static",
+    is_flag=True,
+    help="Estimate times by llvm-mca and the cost model, for a machine that is not at hand.",
+)
 @json_file_option
 @page_option
 @debug_option
@@ -105,6 +110,7 @@ def command(
     rpc: str | None,
     tracker: str | None,
     key: str | None,
+    static: bool,
     json_file: Path | None,
     page: Path | None,
 ) -> None:
@@ -134,6 +140,7 @@ def command(
             batch=batch,
             precision=precision,
             runner=elsewhere,
+            static=static,
         )
     write_json(report.to_json(), json_file, lambda: _print(report))
     if page is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from tvmconv.codegen import flow
 
 #: How each architecture spells a multiply-add (or, without one, a multiplication) of floats, and
 #: what an access to the stack has in it.
@@ -27,10 +30,18 @@ _VECTORS = {
     "arm": r"\b[qds]\d",
     "riscv64": r"\b(v\d|f[ast]\d)",
 }
-_COMMENTS = {"x86_64": "#", "aarch64": "//", "arm": "@", "riscv64": "#"}
+#: What nothing goes on after.
+_ENDS = {
+    "x86_64": r"jmp|ret|ud2",
+    "aarch64": r"(b|br|ret|brk)\b(?!\.)",
+    "arm": r"(b|bx|udf)\s|pop\b.*\bpc\b",
+    "riscv64": r"(j|jr|ret|unimp)\b",
+}
+#: What comments begin with.
+COMMENTS = {"x86_64": "#", "aarch64": "//", "arm": "@", "riscv64": "#"}
 #: Trips of a loop, for the choice of the hot one: fewer than almost all make.
 _TRIPS = 8
-_LABEL = re.compile(r"(\.L\w+):")
+_LABEL = re.compile(r"([\w.$]+):")
 _TARGET = re.compile(r"[\s,](\.LBB\w+)$")
 
 
@@ -56,9 +67,7 @@ class Loop:
 
 
 def loops(assembly: str, arch: str) -> list[Loop]:
-    """Every loop of an assembly text.
-
-    A loop is what stands between a label and the last jump back to it.
+    """Every loop of an assembly text, in the order of their first instructions.
 
     Parameters
     ----------
@@ -67,15 +76,16 @@ def loops(assembly: str, arch: str) -> list[Loop]:
     arch : str
         ``Target.arch``.
     """
-    lines, labels = _instructions(assembly, _COMMENTS[arch])
-    ends: dict[int, int] = {}
-    for place, line in enumerate(lines):
-        target = _TARGET.search(line)
-        start = labels.get(target[1], place + 1) if target else place + 1
-        if start <= place:
-            ends[start] = place
-    spans = sorted(ends.items())
-    return [_loop(lines, span, spans, arch) for span in spans]
+    lines, labels = _instructions(assembly, COMMENTS[arch])
+    following = _following(lines, labels, re.compile(_ENDS[arch]))
+    ends = dict(itertools.pairwise([*following, len(lines)]))
+    bodies = flow.natural_loops(following)
+    found = []
+    for head, body in bodies.items():
+        inner = set().union(*(bodies[other] for other in body & bodies.keys() if other != head))
+        own = [line for start in sorted(body - inner) for line in lines[start : ends[start]]]
+        found.append(_loop(own, flow.depth(head, bodies), arch))
+    return found
 
 
 def hot_loop(assembly: str, arch: str) -> Loop | None:
@@ -101,21 +111,34 @@ def _instructions(assembly: str, comment: str) -> tuple[list[str], dict[str, int
     return lines, labels
 
 
-def _loop(
-    lines: Sequence[str], span: tuple[int, int], spans: Sequence[tuple[int, int]], arch: str
-) -> Loop:
-    """The loop from one place to another, without those inside it."""
-    start, end = span
-    inner = [s for s in spans if s != span and start <= s[0] and s[1] <= end]
-    own = tuple(
-        lines[place]
-        for place in range(start, end + 1)
-        if not any(low <= place <= high for low, high in inner)
-    )
+def _following(
+    lines: Sequence[str], labels: dict[str, int], ends: re.Pattern[str]
+) -> dict[int, list[int]]:
+    """Where each block of instructions may go on: blocks are called by their first one's place."""
+    jumps = {place: labels.get(jump[1]) for place, jump in _jumps(lines)}
+    starts = {0, *labels.values(), *(place + 1 for place in jumps)}
+    blocks = sorted(start for start in starts if start < len(lines))
+    following: dict[int, list[int]] = {}
+    for start, end in itertools.pairwise([*blocks, len(lines)]):
+        target = jumps.get(end - 1)
+        following[start] = [] if target is None or target >= len(lines) else [target]
+        if end < len(lines) and not ends.match(lines[end - 1]):
+            following[start].append(end)
+    return following
+
+
+def _jumps(lines: Sequence[str]) -> Iterator[tuple[int, re.Match[str]]]:
+    for place, line in enumerate(lines):
+        if found := _TARGET.search(line):
+            yield place, found
+
+
+def _loop(own: Sequence[str], depth: int, arch: str) -> Loop:
+    """The loop of some instructions."""
     fma, stack, vector = (re.compile(table[arch]) for table in (_FMAS, _STACKS, _VECTORS))
     return Loop(
-        own,
+        tuple(own),
         fmas=sum(bool(fma.match(line)) for line in own),
-        depth=sum(s != span and s[0] <= start and end <= s[1] for s in spans),
+        depth=depth,
         spills=sum(bool(stack.search(line) and vector.search(line)) for line in own),
     )

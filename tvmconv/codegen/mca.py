@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from tvmconv.codegen.loops import Loop
+from tvmconv.codegen.loops import COMMENTS, Loop
 from tvmconv.errors import EnvironmentError_
 from tvmconv.target import Target
 
 _TOOL = re.compile(r"llvm-mca(?:-(\d+))?")
 _ITERATIONS, _SECONDS = 100, 60
+#: Instructions of a loop from which on its beginning and end no longer count for much, and how many
+#: iterations are simulated then.
+_LONG, _FEW_ITERATIONS = 200, 10
 #: Independent multiply-adds of full vectors: ``{}`` is a register's number.
 _PEAKS = {
     ("x86_64", 512): "vfmadd231ps %zmm31, %zmm30, %zmm{}",
@@ -61,36 +64,74 @@ def score(loop: Loop, target: Target) -> Score:
     EnvironmentError_
         ``llvm-mca`` is not installed, has no model of the core, or does not know an instruction.
     """
-    cycles = _cycles(loop.instructions, target)
-    return Score(cycles, loop.fmas / cycles / _peak(target))
+    (cycles,) = iteration_cycles([loop], target)
+    return Score(cycles, loop.fmas / cycles / peak(target))
+
+
+def iteration_cycles(loops: Sequence[Loop], target: Target) -> list[float]:
+    """Cycles of one iteration of each loop, where many follow each other.
+
+    Raises
+    ------
+    EnvironmentError_
+        As :func:`score`.
+    """
+    found = dict.fromkeys(range(len(loops)), 0.0)
+    long = {k for k, loop in enumerate(loops) if len(loop.instructions) > _LONG}
+    for places, iterations in ((found.keys() - long, _ITERATIONS), (long, _FEW_ITERATIONS)):
+        order = sorted(places)
+        regions = [loops[k].instructions for k in order]
+        found |= zip(order, _cycles(regions, target, iterations), strict=True)
+    return list(found.values())
 
 
 @lru_cache
-def _peak(target: Target) -> float:
-    """Multiply-adds in a cycle that the core's model can do."""
+def peak(target: Target) -> float:
+    """Multiply-adds in a cycle that the core's model can do.
+
+    Raises
+    ------
+    EnvironmentError_
+        As :func:`score`.
+    """
     kind = target.arch, target.vector.bits
     lines = [_PEAKS[kind].format(register) for register in range(_PEAK_REGISTERS)]
     before = [_SETTINGS[kind]] if kind in _SETTINGS else []
-    return _PEAK_REGISTERS / _cycles([*before, *lines], target)
+    (cycles,) = _cycles([[*before, *lines]], target, _ITERATIONS)
+    return _PEAK_REGISTERS / cycles
 
 
-def _cycles(instructions: Sequence[str], target: Target) -> float:
-    """Cycles of one iteration of a loop."""
+def _cycles(regions: Sequence[Sequence[str]], target: Target, iterations: int) -> list[float]:
+    """Cycles of one of so many iterations of each of some loops."""
+    if not regions:
+        return []
     command = [
         _tool(),
         f"-mtriple={target.llvm.triple}",
         f"-mcpu={target.llvm.mca_cpu or target.llvm.cpu}",
         f"-mattr={','.join(target.llvm.features)}",
-        f"-iterations={_ITERATIONS}",
+        f"-iterations={iterations}",
         "-json",
     ]
-    text = "\n".join(instructions) + "\n"
+    sign = COMMENTS[target.arch]
+    parts = [
+        "\n".join((f"{sign} LLVM-MCA-BEGIN {k}", *lines, f"{sign} LLVM-MCA-END {k}\n"))
+        for k, lines in enumerate(regions)
+    ]
     try:
         result = subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, timeout=_SECONDS
+            command,
+            input="".join(parts),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
         )
-        summary = json.loads(result.stdout)["CodeRegions"][0]["SummaryView"]
-        return float(summary["TotalCycles"]) / _ITERATIONS
+        found = json.loads(result.stdout)["CodeRegions"]
+        cycles = [float(region["SummaryView"]["TotalCycles"]) / iterations for region in found]
+        if len(cycles) != len(regions):
+            raise ValueError("regions are missing")
+        return cycles
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentError_(f"cannot score code for {target.name}: {error}") from None
     except (ValueError, LookupError, TypeError):

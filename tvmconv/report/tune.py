@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from tvmconv.autoschedule.tune_report import DONE
 from tvmconv.bench.tables import percent, show
 from tvmconv.kernel import KernelSpec
 from tvmconv.problem import FLOP_PER_MAC, Problem
@@ -26,7 +27,7 @@ def tune_page(data: Data) -> Page:
     found = [section for section in sections if section is not None]
     lines = [
         f"target {data['target']}, {data['threads']} threads, log {data['log']}",
-        f"{data['measured']} candidates measured in {data['seconds']:.0f} s,"
+        f"{data['measured']} candidates {DONE[data['method']]} in {data['seconds']:.0f} s,"
         f" {data['known']} known before, {data['compared']} tasks' leaders compared in turns;"
         f" ended by {data['stopped']}",
     ]
@@ -52,7 +53,7 @@ def _tiles(data: Data) -> list[Tile]:
         share = FLOP_PER_MAC * work / time / 1e3 / data["peak_gflops"]
         tiles.append(Tile(percent(share), "of the FMA peak, all convolutions together"))
     tiles.append(Tile(str(len(data["tasks"])), "tasks"))
-    tiles.append(Tile(str(data["measured"]), "candidates measured"))
+    tiles.append(Tile(str(data["measured"]), f"candidates {DONE[data['method']]}"))
     return [*tiles, Tile(f"{data['seconds']:.0f} s", "of tuning")]
 
 

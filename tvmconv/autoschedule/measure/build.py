@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tvmconv._tvm import TVMObject
 from tvmconv.autoschedule.space import Candidate
 from tvmconv.autoschedule.trace import to_json
 from tvmconv.codegen import kernels
@@ -58,9 +59,13 @@ def build(job: Mapping[str, Any], folder: Path) -> None:
         or ``trace``.
     folder : Path
     """
+    compiled(job, folder).write_to_file(str(folder / f"{job['symbol']}.o"))
+
+
+def compiled(job: Mapping[str, Any], folder: Path) -> TVMObject:
+    """Compile what :func:`build` is given; only the trace is written."""
     spec, symbol, target, choice = read_job(job)
     schedule = kernels.schedule(spec, symbol, target, choice)
-    module = kernels.build(kernels.finish(schedule, target), symbol, target)
-    module.write_to_file(str(folder / f"{symbol}.o"))
     trace = json.dumps(to_json(schedule))
     (folder / f"{symbol}.trace").write_text(trace, encoding="utf-8")
+    return kernels.build(kernels.finish(schedule, target), symbol, target)

@@ -58,8 +58,82 @@ class Link:
     job: Job
 
 
-class Builder:
-    """Builds candidates of one target.
+class Compiler:
+    """Compiles candidates of one target.
+
+    Parameters
+    ----------
+    crew : Crew
+    target : Target
+    limit_s : float
+        How long one build may take.
+    made : str
+        Suffix of what the crew's builder leaves besides a trace.
+    """
+
+    def __init__(self, crew: Crew, target: Target, limit_s: float, made: str = "o") -> None:
+        self._crew, self._limit_s, self._made = crew, limit_s, made
+        self._table = target.to_dict()
+        self._count = 0
+
+    def start(self, spec: KernelSpec, choice: Choice) -> Build:
+        """Start to build a candidate."""
+        self._count += 1
+        symbol = f"candidate{self._count:06d}"
+        job: dict[str, Any] = {"workload": spec.text, "target": self._table, "symbol": symbol}
+        if isinstance(choice, list):
+            job["trace"] = choice
+        else:
+            job |= {"knobs": choice.knobs, "cycles": choice.cycles}
+        return Build(spec, choice, symbol, self._crew.start("build", job, self._limit_s))
+
+    def settle(self, build: Build) -> None:
+        """Read what a build that has ended has left: a trace, or why there is none."""
+        job = build.job
+        if job.code == 0:
+            try:
+                self.made(build).stat()
+                build.trace = json.loads(self._path(build, "trace").read_bytes())
+            except (OSError, ValueError):
+                self._crew.errors(job)
+                build.failure = Rejected("build-failed", "the builder ended without a result")
+        else:
+            build.failure = self._failure(job)
+        self._crew.discard(job)
+        self._path(build, "trace").unlink(missing_ok=True)
+
+    def _failure(self, job: Job) -> Rejected:
+        lines = self._crew.errors(job)
+        if job.overdue:
+            return Rejected("build-timeout", f"did not end within {job.limit_s:g} s")
+        told = next((line for line in reversed(lines) if _NO_MEMORY.search(line)), "")
+        if told or job.code == _KILL:  # the last one by the kernel: no one else does it
+            return Rejected("out-of-memory", told[:300] or "the system had no more memory")
+        told = lines[-1][:300] if lines else ""
+        if job.code is not None and job.code < 0:
+            told = f"the builder was ended by {signal_name(-job.code)}" + (told and f": {told}")
+        return Rejected("build-failed", told or f"the builder exited with code {job.code}")
+
+    def cancel(self, builds: Iterable[Build]) -> None:
+        """Give up builds that nobody waits for."""
+        for build in builds:
+            self._crew.kill(build.job)
+
+    def discard(self, builds: Iterable[Build]) -> None:
+        """Remove what was made of builds that are no longer needed."""
+        for build in builds:
+            self.made(build).unlink(missing_ok=True)
+
+    def made(self, build: Build) -> Path:
+        """What a build that has ended has left."""
+        return self._path(build, self._made)
+
+    def _path(self, build: Build, suffix: str) -> Path:
+        return self._crew.folder / f"{build.symbol}.{suffix}"
+
+
+class Builder(Compiler):
+    """Compiles candidates of one target, and links them.
 
     Parameters
     ----------
@@ -80,9 +154,8 @@ class Builder:
     def __init__(
         self, crew: Crew, target: Target, limit_s: float, *, form: Form = "library"
     ) -> None:
-        self._crew, self._target, self._limit_s = crew, target, limit_s
-        self._table = target.to_dict()
-        self._count = self._libraries = 0
+        super().__init__(crew, target, limit_s)
+        self._libraries = 0
         flags = [f"-mcpu={target.zig_mcpu}"]
         self._link_kind, runtime_kind = _FORMS[form]
         static = form == "program"
@@ -90,44 +163,6 @@ class Builder:
         runtime = {"triple": self._triple, "cpu_flags": flags}
         self._runtime = crew.start(runtime_kind, runtime, _RUNTIME_S) if runtime_kind else None
         self.contents: dict[str, Sequence[Build]] = {}
-
-    def start(self, spec: KernelSpec, choice: Choice) -> Build:
-        """Start to build a candidate."""
-        self._count += 1
-        symbol = f"candidate{self._count:06d}"
-        job: dict[str, Any] = {"workload": spec.text, "target": self._table, "symbol": symbol}
-        if isinstance(choice, list):
-            job["trace"] = choice
-        else:
-            job |= {"knobs": choice.knobs, "cycles": choice.cycles}
-        return Build(spec, choice, symbol, self._crew.start("build", job, self._limit_s))
-
-    def settle(self, build: Build) -> None:
-        """Read what a build that has ended has left: a trace, or why there is none."""
-        job = build.job
-        if job.code == 0:
-            try:
-                self._path(build, "o").stat()
-                build.trace = json.loads(self._path(build, "trace").read_bytes())
-            except (OSError, ValueError):
-                self._crew.errors(job)
-                build.failure = Rejected("build-failed", "the builder ended without an object")
-        else:
-            build.failure = self._failure(job)
-        self._crew.discard(job)
-        self._path(build, "trace").unlink(missing_ok=True)
-
-    def _failure(self, job: Job) -> Rejected:
-        lines = self._crew.errors(job)
-        if job.overdue:
-            return Rejected("build-timeout", f"did not end within {job.limit_s:g} s")
-        told = next((line for line in reversed(lines) if _NO_MEMORY.search(line)), "")
-        if told or job.code == _KILL:  # the last one by the kernel: no one else does it
-            return Rejected("out-of-memory", told[:300] or "the system had no more memory")
-        told = lines[-1][:300] if lines else ""
-        if job.code is not None and job.code < 0:
-            told = f"the builder was ended by {signal_name(-job.code)}" + (told and f": {told}")
-        return Rejected("build-failed", told or f"the builder exited with code {job.code}")
 
     def link(self, builds: Sequence[Build]) -> Link:
         """Start to link objects to a library.
@@ -173,16 +208,3 @@ class Builder:
     def _told(self, job: Job, what: str) -> str:
         lines = self._crew.errors(job)
         return f"{what}: {lines[-1] if lines else f'exit {job.code}'}"[:300]
-
-    def cancel(self, builds: Iterable[Build]) -> None:
-        """Give up builds that nobody waits for."""
-        for build in builds:
-            self._crew.kill(build.job)
-
-    def discard(self, builds: Iterable[Build]) -> None:
-        """Remove objects that are no longer needed."""
-        for build in builds:
-            self._path(build, "o").unlink(missing_ok=True)
-
-    def _path(self, build: Build, suffix: str) -> Path:
-        return self._crew.folder / f"{build.symbol}.{suffix}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from tvmconv.autoschedule.measure.builder import Builder, Form
 from tvmconv.autoschedule.measure.crew import Crew
 from tvmconv.autoschedule.measure.device_runner import DeviceRunner
+from tvmconv.autoschedule.measure.memory import half_of_memory
 from tvmconv.autoschedule.measure.outcome import Choice, Outcome
 from tvmconv.autoschedule.measure.references import References
 from tvmconv.autoschedule.measure.runner import AnyRunner, Runner
@@ -33,10 +34,6 @@ BUILDER = "tvmconv.autoschedule.measure.build"
 GPU_BUILDER = "tvmconv.autoschedule.measure.build_cuda"
 #: Candidates that are built before they are needed, besides those under way.
 _AHEAD = 8
-
-
-def _half_of_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 class Measurer:
@@ -95,7 +92,7 @@ class Measurer:
         self._device = device
         self._target, self._jobs = target, jobs
         self._builder = builder or (BUILDER if self._gpu is None else GPU_BUILDER)
-        self._memory_bytes = memory_bytes or _half_of_memory()
+        self._memory_bytes = memory_bytes or half_of_memory()
         self._cold_bytes = cold_bytes if cache == "cold" else 0
         self._build_timeout_s, self._run_timeout_s = build_timeout_s, run_timeout_s
         self._current: Station | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,11 @@ _NONE, _READ = 0, mmap.PROT_READ
 _SLACK = 0xA5
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def half_of_memory() -> int:
+    """Half of the machine's memory, in bytes: what a process that is not trusted may take."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _map(nbytes: int, advice: int) -> Bytes:
