@@ -61,6 +61,7 @@ def test_options(tvmconv: Callable[..., Any], tuned: dict[str, Any], tmp_path: P
         "threads": 2,
         "batch": 4,
         "runner": None,
+        "static": False,
     }
 
 

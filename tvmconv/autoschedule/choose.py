@@ -85,8 +85,8 @@ class Chooser:
         found = [(record, spec) for spec in specs if (record := self.record(spec)) is not None]
         measured = [pair for pair in found if pair[0].method == "measured"]
         # A later round compared in turns what was left of earlier ones.
-        best = min(measured or found, key=lambda pair: (-pair[0].round, pair[0].time_us), default=None)
-        return best[1] if best else None
+        order = sorted(measured or found, key=lambda pair: (-pair[0].round, pair[0].time_us))
+        return order[0][1] if order else None
 
     def _predicted(self, direct: KernelSpec, others: list[KernelSpec]) -> KernelSpec:
         times = {spec: self._cycles(spec) / _MARGIN for spec in others}

@@ -27,9 +27,7 @@ Status: TypeAlias = Literal[
 Cache: TypeAlias = Literal["warm", "cold"]
 Method: TypeAlias = Literal["measured", "static"]
 #: What is never measured twice: workload, target, versions, knobs, cache, method.
-Key: TypeAlias = tuple[
-    str, str, tuple[tuple[str, str], ...], tuple[tuple[str, int], ...], str, str
-]
+Key: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...], tuple[tuple[str, int], ...], str, str]
 
 #: Bytes of a line, at most; a trace has some thousands.
 MAX_LINE = 1 << 20

@@ -228,8 +228,9 @@ class TuneReport:
     def lines(self) -> list[str]:
         """Give what stands under the tables."""
         found = [
-            f"{self.measured} candidates {DONE[self.method]} in {self.seconds:.0f} s, {self.known} known"
-            f" before, {self.compared} tasks' leaders compared in turns; ended by {self.stopped}"
+            f"{self.measured} candidates {DONE[self.method]} in {self.seconds:.0f} s,"
+            f" {self.known} known before, {self.compared} tasks' leaders compared in turns;"
+            f" ended by {self.stopped}"
         ]
         failures: dict[str, int] = {}
         for task in self.tasks:

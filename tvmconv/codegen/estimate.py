@@ -50,9 +50,7 @@ def estimate(assembly: str, ir: str, target: Target) -> Estimate:
     if [loop.depth for loop in found] != [count.depth for count in counts]:
         raise ValueError("the loops of the assembly are not those of LLVM's IR")
     total, around = 0.0, [1]
-    for loop, known, cycles in zip(
-        found, counts, mca.iteration_cycles(found, target), strict=True
-    ):
+    for loop, known, cycles in zip(found, counts, mca.iteration_cycles(found, target), strict=True):
         if known.count is None:
             raise ValueError("a loop has no constant number of trips")
         around[loop.depth + 1 :] = [around[loop.depth] * known.count]

@@ -94,8 +94,8 @@ def _count(
     """The trips of a loop that counts from one constant to another."""
     starts: dict[str, int | None] = {}
     for phi in filter(None, map(_PHI.match, head)):
-        start = _INCOMING.search(phi[2])
-        starts[phi[1]] = int(start[1]) if start else None
+        first = _INCOMING.search(phi[2])
+        starts[phi[1]] = int(first[1]) if first else None
     lines = [line for name in body for line in blocks[name]]
     steps = {add[1]: (add[2], int(add[3])) for add in filter(None, map(_ADD.match, lines))}
     ends = {end[1]: end for end in filter(None, map(_COMPARE.match, lines))}

@@ -16,7 +16,7 @@ __all__ = ["build", "prepare"]
 
 
 def build(job: Mapping[str, Any], folder: Path) -> None:
-    """Write ``<symbol>.estimate`` and ``<symbol>.trace``; parameters as those of ``build.build``."""
+    """Write ``<symbol>.estimate`` and ``<symbol>.trace``, for a job as ``build.build`` gets it."""
     module, target = compiled(job, folder), from_dict(job["target"], "target")
     found = estimate(module.inspect_source("asm"), module.inspect_source("ll"), target)
     text = json.dumps(asdict(found))
