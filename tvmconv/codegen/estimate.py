@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmconv.codegen import mca
-from tvmconv.codegen.loops import loops
-from tvmconv.codegen.trips import trips
+from tvmconv.codegen.loops import Loop, loops
+from tvmconv.codegen.trips import Trips, trips
 from tvmconv.target import Target
 
-_PARALLEL = "@__tvm_parallel_lambda"
+#: How a function begins that is one thread's share of a parallel loop.
+_PARALLEL = " i32 @__tvm_parallel_lambda"
+#: Loops with less than this share of the instructions that are run take as long for each of them as
+#: the others: to simulate all takes as long as to compile them.
+_LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,31 @@ def estimate(assembly: str, ir: str, target: Target) -> Estimate:
     Raises
     ------
     ValueError
-        If how often a loop is run through cannot be told.
+        If how often a loop is run through cannot be told, or there are none.
     EnvironmentError_
         As :func:`tvmconv.codegen.mca.score`.
     """
-    found, counts = loops(assembly, target.arch), trips(ir, target.cores)
+    found = loops(assembly, target.arch)
+    runs = _runs(found, trips(ir, target.cores))
+    counts = [run * len(loop.instructions) for loop, run in zip(found, runs, strict=True)]
+    if not any(counts):
+        raise ValueError("it has no loops")
+    whole = sum(counts)
+    hot = [k for k, count in enumerate(counts) if count >= _LEAST_SHARE * whole]
+    each = mca.iteration_cycles([found[k] for k in hot], target)
+    cycles = sum(one * runs[k] for k, one in zip(hot, each, strict=True))
+    simulated = sum(counts[k] for k in hot)
+    return Estimate(cycles * whole / simulated, ir.count(_PARALLEL))
+
+
+def _runs(found: Sequence[Loop], counts: Sequence[Trips]) -> list[int]:
+    """How often each loop is run through in all."""
     if [loop.depth for loop in found] != [count.depth for count in counts]:
         raise ValueError("the loops of the assembly are not those of LLVM's IR")
-    total, around = 0.0, [1]
-    for loop, known, cycles in zip(found, counts, mca.iteration_cycles(found, target), strict=True):
-        if known.count is None:
+    runs, around = [], [1]
+    for loop in counts:
+        if loop.count is None:
             raise ValueError("a loop has no constant number of trips")
-        around[loop.depth + 1 :] = [around[loop.depth] * known.count]
-        total += around[-1] * cycles
-    return Estimate(total, ir.count(f" i32 {_PARALLEL}"))
+        around[loop.depth + 1 :] = [around[loop.depth] * loop.count]
+        runs.append(around[-1])
+    return runs
