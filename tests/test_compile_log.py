@@ -13,6 +13,7 @@ import pytest
 import tvmconv
 from tests.kernels import host
 from tvmconv.accuracy import trial
+from tvmconv.autoschedule.choose import Chooser
 from tvmconv.autoschedule.log import Database, Log
 from tvmconv.autoschedule.record import Record, target_key
 from tvmconv.autoschedule.space import space_for
@@ -79,6 +80,31 @@ def test_a_later_round_decides(tmp_path: Path) -> None:
     found = workloads()
     records = [record(found["direct"], 3, 9.0, round=1), record(found["winograd2"], 1, 8.0)]
     assert compiled(tmp_path / "log.jsonl", *records) == (1, "direct")
+
+
+def test_a_measured_record_wins_over_a_static_one(tmp_path: Path) -> None:
+    """Whatever the estimate: of the same kernel, and of another algorithm."""
+    found = workloads()
+    guess = record(found["winograd2"], 1, 0.1, round=2, method="static")
+    assert compiled(tmp_path / "a.jsonl", guess) == (1, "winograd2")
+    measured = record(found["direct"], 3, 9.0)
+    assert compiled(tmp_path / "a.jsonl", measured) == (1, "direct")
+    chooser = Chooser(host(), Database.open([tmp_path / "a.jsonl"], host(), shipped=False))
+    assert chooser.together(found["direct"], (found["direct"],) * 2)
+    assert not chooser._logged_us([found["direct"], found["winograd2"]])
+    path = tmp_path / "b.jsonl"
+    Log(path).append(record(found["direct"], 2, 0.1, method="static"), measured)
+    best = Database.open([path], host()).best(found["direct"].text, host())
+    assert best == measured
+
+
+def test_what_is_by_estimates_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    Log(path).append(record(workloads()["direct"], 3, method="static"))
+    database = Database.open([path], host(), shipped=False)
+    module = tvmconv.compile(PROBLEM.text, host(), log=database, params=PARAMS)
+    assert (module.metadata["tuned_kernels"], module.metadata["static_kernels"]) == (1, 1)
+    assert database.used == {"static": 1}
 
 
 def test_exact_and_untuned(tmp_path: Path) -> None:

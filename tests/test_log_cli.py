@@ -18,6 +18,7 @@ from tests.log_records import TARGET, changed, record, workload
 from tvmconv.autoschedule.log import Log, default_folder
 from tvmconv.autoschedule.record import Record, target_key
 from tvmconv.errors import EnvironmentError_
+from tvmconv.target import targets
 
 Run = Callable[..., Any]
 NAME = "conv2d:1x16x8x8:16x1x1"
@@ -61,9 +62,9 @@ def test_list(tvmconv: Run, log: Log) -> None:
     result = tvmconv("log", "list", log.path, *ZEN3)
     assert (result.code, result.err) == (0, "")
     head, first, second, skipped = result.out.splitlines()
-    assert head.split() == ["workload", "records", "failed", "warm_us", "cold_us"]
-    assert first.split() == [NAME, "6", "timeout=1", "wrong=2", "2.5"]
-    assert second.split() == [OTHER, "1", "4"]
+    assert head.split() == ["workload", "records", "failed", "warm_us", "cold_us", "method"]
+    assert first.split() == [NAME, "6", "timeout=1", "wrong=2", "2.5", "measured"]
+    assert second.split() == [OTHER, "1", "4", "measured"]
     assert skipped == ("skipped lines: 1 another target, 1 no workload of this version, 1 not JSON")
 
 
@@ -77,8 +78,16 @@ def test_list_json(tvmconv: Run, log: Log) -> None:
             "failed": {"timeout": 1, "wrong": 2},
             "warm_us": 2.5,
             "cold_us": None,
+            "method": "measured",
         },
-        {"workload": OTHER, "records": 1, "failed": {}, "warm_us": None, "cold_us": 4.0},
+        {
+            "workload": OTHER,
+            "records": 1,
+            "failed": {},
+            "warm_us": None,
+            "cold_us": 4.0,
+            "method": "measured",
+        },
     ]
 
 
@@ -219,8 +228,8 @@ class Measurer:
     answers: dict[str, str]
     seen: list[Any]
 
-    def __init__(self, target: Any, *, jobs: int) -> None:
-        self.seen.append((target, jobs))
+    def __init__(self, target: Any, *, jobs: int, device: Any) -> None:
+        self.seen.append((target, jobs, device and device.command))
 
     def __enter__(self) -> Measurer:
         return self
@@ -237,9 +246,10 @@ class Measurer:
 
 
 @pytest.fixture
-def measurer(stub: Callable[..., None]) -> type[Measurer]:
+def measurer(stub: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> type[Measurer]:
     Measurer.answers, Measurer.seen = {}, []
     stub("tvmconv.autoschedule.measure", Measurer=Measurer)
+    monkeypatch.setattr("tvmconv.cli.log.require_runnable", lambda target: None)
     return Measurer
 
 
@@ -252,7 +262,7 @@ def test_check(tvmconv: Run, log: Log, measurer: type[Measurer]) -> None:
         [OTHER, "ok", "4"],
     ]
     trace = record().trace
-    assert measurer.seen == [(TARGET, 3), (NAME, trace), (OTHER, trace), "closed"]
+    assert measurer.seen == [(TARGET, 3, None), (NAME, trace), (OTHER, trace), "closed"]
 
 
 def test_check_fails_if_a_record_is_wrong(tvmconv: Run, log: Log, measurer: type[Measurer]) -> None:
@@ -283,6 +293,22 @@ def test_check_of_a_trace_that_is_none(tvmconv: Run, log: Log, measurer: type[Me
     log.path.write_bytes(changed(trace=7))
     assert tvmconv("log", "check", log.path, *ZEN3).code == 0  # as the fake measurer says
     assert measurer.seen[1] == (NAME, [])
+
+
+def test_check_elsewhere(tvmconv: Run, tmp_path: Path, measurer: type[Measurer]) -> None:
+    board = targets()["cortex-a53"]
+    path = tmp_path / "records.jsonl"
+    Log(path).append(record(0, target=target_key(board), method="static"))
+    result = tvmconv("log", "check", path, "--target", "cortex-a53", "--runner", "env", "--jobs", 1)
+    assert (result.code, result.err) == (0, "")
+    assert measurer.seen[0] == (board, 1, "env")
+
+
+def test_check_of_what_this_machine_cannot_run(tvmconv: Run, tmp_path: Path) -> None:
+    Log(tmp_path / "x.jsonl").append(record(0, target=target_key(targets()["cortex-a7"])))
+    result = tvmconv("log", "check", tmp_path / "x.jsonl", "--target", "cortex-a7")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("tvmconv: cortex-a7: is for arm, and this machine is ")
 
 
 def test_check_of_nothing_starts_nothing(

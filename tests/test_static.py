@@ -6,12 +6,21 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tvmconv.autoschedule.choose import Chooser, predicted_cycles
+from tvmconv.autoschedule.log import Log
+from tvmconv.autoschedule.tasks import extract
+from tvmconv.autoschedule.tuner import tune
 from tvmconv.codegen import mca
+from tvmconv.codegen.estimate import estimate
 from tvmconv.codegen.loops import Loop, hot_loop, loops
+from tvmconv.codegen.trips import trips
+from tvmconv.compiler import compile_to_file
 from tvmconv.errors import EnvironmentError_
+from tvmconv.runtime.inspect import inspect_artifact
 from tvmconv.target import load_target
 
 #: An outer loop around an inner one, whose comments and directives are no instructions.
@@ -59,6 +68,73 @@ def test_other_architectures(arch: str, text: str) -> None:
     found = hot_loop(f".LBB0_1:\n{text}.LBB0_1\n", arch)
     assert found is not None
     assert (found.fmas, found.spills, len(found.instructions)) == (1, 1, 3)
+
+
+#: A thread's share of 448 rows; in each, eight steps of five and then, in one of two loops, twice
+#: three; a while loop follows.
+IR = """
+define i32 @other(i32 %n) {
+entry:
+  ret i32 %n
+}
+
+define private i32 @__tvm_parallel_lambda(i32 %task_id) #0 {
+entry:
+  %end = tail call i32 @llvm.smin.i32(i32 %start, i32 448)
+  br label %row
+row:                                              ; preds = %entry, %next
+  %i = phi i64 [ %begin, %entry ], [ %i.next, %next ]
+  br label %step
+twice:                                            ; preds = %after, %thrice
+  %first = phi i1 [ true, %after ], [ false, %thrice ]
+  br label %thrice
+step:                                             ; preds = %row, %step
+  %j = phi i64 [ 0, %row ], [ %j.next, %step ]
+  %j.next = add nuw nsw i64 %j, 5
+  %full = icmp eq i64 %j.next, 40
+  br i1 %full, label %after, label %step
+thrice:                                           ; preds = %twice, %thrice
+  %k = phi i32 [ 7, %twice ], [ %k.next, %thrice ]
+  %k.next = add i32 %k, -2
+  %more = icmp ne i32 %k.next, 1
+  br i1 %more, label %thrice, label %done
+done:
+  br i1 %first, label %twice, label %search
+after:                                            ; preds = %step
+  br label %twice
+search:                                           ; preds = %done, %search
+  %p = phi ptr [ %x, %done ], [ %q, %search ]
+  br i1 %found, label %next, label %search
+next:
+  %i.next = add i64 %i, 1
+  %last = icmp eq i64 %i.next, %wide
+  br i1 %last, label %exit, label %row
+exit:
+  ret i32 0
+}
+"""
+
+
+def test_trips() -> None:
+    found = [(loop.depth, loop.count) for loop in trips(IR, 5)]
+    assert found == [(0, 90), (1, 8), (1, 2), (2, 3), (1, None)]
+
+
+def test_a_block_that_is_run_later_may_stand_first() -> None:
+    """The body of the loop ends with a jump to what stands before it; a cold block is no loop."""
+    text = "k:\n\tb\t.LBB0_2\n.LBB0_1:\n\tret\n.LBB0_2:\n\tfmla\tv2.4s, v0.4s, v1.s[0]\n"
+    text += "\tcbz\tx7, .LBB0_3\n\tb\t.LBB0_1\n.LBB0_3:\n\tsubs\tx5, x5, #1\n\tb.ne\t.LBB0_2\n"
+    text += "\tb\t.LBB0_1\n"
+    (loop,) = loops(text, "aarch64")
+    assert [line.split()[0] for line in loop.instructions] == ["fmla", "cbz", "subs", "b.ne"]
+
+
+def test_what_cannot_be_estimated_is_said() -> None:
+    target = load_target("cortex-a72")
+    with pytest.raises(ValueError, match="the loops of the assembly are not those of LLVM's IR"):
+        estimate(AARCH64, IR, target)
+    with pytest.raises(ValueError, match="it has no loops"):
+        estimate("k:\n\tret\n", "", target)
 
 
 def test_no_loop() -> None:
@@ -124,3 +200,28 @@ def test_a_report() -> None:
         assert report.median_share >= 0.85, report.summary()
         assert not [score for score in report.scores if score.spills]
         assert report.to_json()["kernels"][0]["share"] == report.scores[0].share
+
+
+@needs_mca
+def test_tuning_by_estimates(tmp_path: Path) -> None:
+    """The estimate is near the cost model's, and counts as such wherever the log is used."""
+    problem = "conv2d:1x64x28x28:64x1x1"
+    options: Any = {"jobs": 1, "log": tmp_path, "shipped": False}
+    report = tune(problem, "cortex-a53", static=True, trials=4, **options)
+    (task,) = report.tasks
+    assert (report.method, report.measured, task.confirmed) == ("static", 4, True)
+    assert 0 < task.tuned_us <= task.untuned_us
+    assert task.untuned_us == pytest.approx(_predicted_us(problem), rel=0.3)
+    records = Log(Path(report.log)).load().records
+    assert {(record.method, record.status) for record in records} == {("static", "ok")}
+    path = tmp_path / "c.so"
+    compile_to_file(problem, path, target=load_target("cortex-a53"), log=tmp_path)
+    assert inspect_artifact(path)["static_kernels"] == 1
+
+
+def _predicted_us(problem: str) -> float:
+    """What the cost model says of the schedule that is used without a log."""
+    target = load_target("cortex-a53")
+    (task,), _ = extract([problem], target)
+    spec = Chooser(target).chosen(task.specs[0])
+    return predicted_cycles(spec, target) / (target.frequency_ghz * 1e3)

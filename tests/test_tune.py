@@ -27,6 +27,8 @@ from tvmconv.autoschedule.session import Event
 from tvmconv.autoschedule.tasks import Task
 from tvmconv.autoschedule.workload import alternatives
 from tvmconv.cli._output import to_json
+from tvmconv.device import Runner
+from tvmconv.errors import InputError
 
 
 def test_trial_one_is_the_untuned_and_the_result_is_confirmed(tmp_path: Path) -> None:
@@ -77,6 +79,32 @@ def test_a_second_run_measures_nothing(tmp_path: Path) -> None:
         )
     more = run(tools, tmp_path, trials=80)
     assert (more.measured, more.known) == (20, 60)
+
+
+def test_static_trials_and_measured_ones_do_not_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was estimated is measured all the same, and then is estimated no more."""
+    monkeypatch.setattr("tvmconv.codegen.mca.peak", lambda target: 8.0)
+    estimates = line(30, lambda x: 50.0 - x)
+    report = run(one_task(estimates), tmp_path, trials=10, static=True)
+    assert (report.method, report.measured) == ("static", 10)
+    assert report.lines()[0].startswith("10 candidates estimated in ")
+    assert {record.method for record in Log(tmp_path / LOG).load().records} == {"static"}
+    assert run(one_task(estimates), tmp_path, trials=10, static=True).known == 10
+    tools = one_task(line(30, lambda x: 100.0 + x))
+    report = run(tools, tmp_path, trials=10)
+    assert (report.method, report.measured, report.known) == ("measured", 10, 0)
+    best = Database.open([tmp_path], TARGET, shipped=False).best(conv().text, TARGET, "warm")
+    assert best is not None
+    assert (best.method, best.time_us) == ("measured", 100)
+    with pytest.raises(InputError, match="it was measured, and no estimate counts beside that"):
+        run(one_task(estimates), tmp_path, trials=10, static=True)
+
+
+def test_estimates_need_no_runner(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="static: estimates need no runner"):
+        run(one_task(line(3, float)), tmp_path, static=True, runner=Runner("env"))
 
 
 def test_a_second_run_of_a_time_budget_measures_nothing(tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def tune(
         state.replay(past.of(state.task), past.seconds_at)
         if past.outdone(state.task):
             state.skipped = "it was measured, and no estimate counts beside that"
+    if all(state.skipped for state in states):
+        raise InputError(f"{', '.join(networks)}: {states[0].skipped}")
     known = sum(len(state.curve) for state in states)
     peak = tools.peak()
     session = Session(

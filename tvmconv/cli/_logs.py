@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tvmconv.autoschedule.measure import Outcome
     from tvmconv.autoschedule.record import Record
     from tvmconv.cli._output import Progress
+    from tvmconv.device import Runner
     from tvmconv.kernel import KernelSpec
 
 
@@ -97,6 +98,7 @@ def checked(
     every: bool = False,
     jobs: int | None = None,
     progress: Progress | None = None,
+    device: Runner | None = None,
 ) -> list[dict[str, Any]]:
     """Build, verify and time records again; one row each.
 
@@ -104,12 +106,14 @@ def checked(
     ----------
     entries : sequence of Entry
     target : Target
-        This machine.
+        This machine, or that of the device.
     every : bool
         Whether to check every schedule, not only those that are used.
     jobs : int, optional
         Kernels built at a time; one a core if left out.
     progress : callable, optional
+    device : Runner, optional
+        Runs what is built here.
     """
     chosen = [(entry, _to_check(entry, every, target.is_gpu)) for entry in entries]
     total = sum(len(records) for _, records in chosen)
@@ -119,7 +123,8 @@ def checked(
     from tvmconv.autoschedule.measure import Measurer
     from tvmconv.codegen.kernels import recorded
 
-    with Measurer(target, jobs=jobs or len(os.sched_getaffinity(0))) as measurer:
+    jobs = jobs or len(os.sched_getaffinity(0))
+    with Measurer(target, jobs=jobs, device=device) as measurer:
         for entry, records in chosen:
             choices = [recorded(record, entry.spec, target) for record in records]
             outcomes = measurer.measure(entry.spec, choices)

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tvmconv.autoschedule.preflight import require_runnable
 from tvmconv.cli._logs import Entry, checked, look_up, machine, merge_into, predicted_us, write
-from tvmconv.cli._options import debug_option, json_option, target_option, threads_option
+from tvmconv.cli._options import (
+    debug_option,
+    json_option,
+    make_runner,
+    runner_option,
+    target_option,
+    threads_option,
+    timeout_option,
+)
 from tvmconv.cli._output import print_json, print_table, progress_bar
 from tvmconv.errors import VerificationError
 from tvmconv.files import check_output_file
@@ -115,6 +124,8 @@ def best(
 @command.command()
 @click.option("--all", "every", is_flag=True, help="Every record, not only those that are used.")
 @click.option("--jobs", metavar="N", type=click.IntRange(1), help="Kernels built at a time.")
+@runner_option
+@timeout_option
 @_looking_up
 def check(
     logs: tuple[Path, ...],
@@ -122,6 +133,8 @@ def check(
     threads: int | None,
     every: bool,
     jobs: int | None,
+    runner: str | None,
+    timeout: float | None,
     as_json: bool,
 ) -> None:
     """Build what the records say, and compare its results with the reference.
@@ -129,9 +142,12 @@ def check(
     Exits with 1 if a record's schedule cannot be built, fails, or computes something else.
     """
     described = machine(target, threads)
+    device = make_runner(runner, timeout)
     found = look_up(logs, described)
+    if device is None and found.entries:
+        require_runnable(described)
     with progress_bar() as progress:
-        rows = checked(found.entries, described, every, jobs, progress)
+        rows = checked(found.entries, described, every, jobs, progress, device)
     _print("records", rows, found.skipped, as_json)
     bad = [row for row in rows if row["now"] != "ok"]
     if bad:
@@ -147,12 +163,14 @@ def check(
 def _summary(entry: Entry) -> dict[str, Any]:
     counts = Counter(record.status for record in entry.records)
     times = {record.cache: record.time_us for record in entry.best}
+    methods = {record.method for record in entry.best}
     return {
         "workload": entry.name,
         "records": len(entry.records),
         "failed": {status: n for status, n in sorted(counts.items()) if status != "ok"},
         "warm_us": times.get("warm"),
         "cold_us": times.get("cold"),
+        "method": " ".join(sorted(methods)) or None,
     }
 
 
