@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,7 @@ def test_report(tmp_path: Path) -> None:
     assert "conv2d:1x16x8x8:16x1x1" in text
     assert "net" in text
     assert f"log: {tmp_path / LOG}" in report.lines()
+    assert re.fullmatch(r"gain: 1\.\d{3}× in geometric mean; 2 of 2 tasks", report.lines()[1])
     data = json.loads(to_json(report.to_json()))
     assert data["measured"] == 40
     assert data["tasks"][0]["trials"] == len(data["tasks"][0]["curve"])

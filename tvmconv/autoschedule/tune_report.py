@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -232,6 +233,10 @@ class TuneReport:
             f" {self.known} known before, {self.compared} tasks' leaders compared in turns;"
             f" ended by {self.stopped}"
         ]
+        gains = [task.gain for task in self.tasks if 0 < task.gain < math.inf]
+        if gains:
+            mean, better = statistics.geometric_mean(gains), sum(gain > 1 for gain in gains)
+            found.append(f"gain: {mean:.3f}× in geometric mean; {better} of {len(gains)} tasks")
         failures: dict[str, int] = {}
         for task in self.tasks:
             for status, count in task.statuses.items():
