@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 from tests.log_records import TARGET, TRACE, changed, forged, record, workload
 from tvmconv.autoschedule.log import Database, Log, default_folder, log_files
 from tvmconv.autoschedule.record import Record, target_key
+from tvmconv.autoschedule.workload import parse
+from tvmconv.codegen.kernels import schedule
 from tvmconv.errors import EnvironmentError_
 from tvmconv.target import targets
+from tvmconv.versions import PINS
 
 W = workload()
 
@@ -193,12 +197,19 @@ def test_shipped_logs_are_looked_into(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", targets())
-def test_every_line_that_ships_is_a_record(name: str) -> None:
+def test_what_ships_is_of_use(name: str) -> None:
+    """It is for the target as it is described now, and makes kernels as they are now."""
     target = targets()[name]
     for path in log_files([], target, shipped=True):
         loaded = Log(path).load()
         assert loaded.records
         assert not loaded.skipped
+        for found in loaded.records:
+            cores = json.loads(found.target)["cores"]
+            assert found.target == target_key(replace(target, cores=cores))
+            assert found.versions == PINS
+        for found in loaded.records[:: max(1, len(loaded.records) // 4)]:
+            schedule(parse(found.workload), "kernel", target, list(found.trace))
 
 
 def test_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
