@@ -1,68 +1,72 @@
 """The C runtime under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
 
-They need a C compiler that brings the sanitizers' libraries; zig does not.
+``python -m tests.benchmarks.sanitized_networks`` is the long form, with whole networks.
 """
 
 from __future__ import annotations
 
 import platform
-import shutil
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tvmconv.codegen.artifact import RUNTIME
+from tests.runtime import sanitized
+from tests.runtime.sanitized import SANITIZERS, Model
+from tvmconv.accuracy import random_inputs
 from tvmconv.codegen.plan import BlockedTensor, PackStep, Plan, Port, TensorArgument, UnpackStep
-from tvmconv.codegen.plan_c import METADATA_SYMBOL, WEIGHTS_SYMBOL, plan_source
+from tvmconv.compiler import compile_parts
+from tvmconv.problem import Problem
+from tvmconv.target import load_target
 
-HERE = Path(__file__).parent
-DATA = f'const unsigned char {WEIGHTS_SYMBOL}[64]; const char {METADATA_SYMBOL}[] = "{{}}";\n'
+#: Kernels that write what is not theirs.
+WRONG = """
+#include "tvm_abi.h"
+extern int (*__TVMBackendParallelLaunch)(tvmconv_task, void *, int);
+#define KERNEL(name) int __tvm_ffi_##name(void *self, const TVMFFIAny *a, int32_t n, TVMFFIAny *r)
+static int task(int32_t i, TVMParallelGroupEnv *env, void *data) {
+  ++*(float *)data;
+  return 0;
+}
+static void *output(const TVMFFIAny *a) { return ((DLTensor *)a[1].value.pointer)->data; }
+KERNEL(races) { return __TVMBackendParallelLaunch(task, output(a), 0); }
+KERNEL(overruns) { return ((char *)output(a))[8192] = 1, 0; }
+"""
+PROBLEM = Problem.parse("conv2d:1x32x28x28:64x3x3:padding=1:bias=true")
+
+Array = np.ndarray[Any, Any]
 
 
 @pytest.fixture(scope="module")
 def compiler(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A C compiler with which the sanitizers work."""
-    folder = tmp_path_factory.mktemp("compiler")
-    (folder / "main.c").write_text("int main(void) { return 0; }\n")
-    for name in ("gcc", "clang"):
-        found = shutil.which(name)
-        if found is None:
-            continue
-        for sanitizer in ("address,undefined", "thread"):
-            command = [found, f"-fsanitize={sanitizer}", "main.c", "-o", "main"]
-            if subprocess.run(command, cwd=folder, capture_output=True).returncode:
-                break
-        else:
-            return found
-    pytest.skip("neither gcc nor clang with the sanitizers' libraries is installed")
+    found = sanitized.find_compiler(tmp_path_factory.mktemp("compiler"))
+    if found is None:
+        pytest.skip("neither gcc nor clang with the sanitizers' libraries is installed")
+    return found
 
 
-def _build(
-    compiler: str, folder: Path, plan: Plan, sanitizer: str, options: Sequence[str] = ()
-) -> Path:
-    (folder / "plan.c").write_text(plan_source(plan))
-    (folder / "data.c").write_text(DATA)
-    others = ("tvm_entry.c", "cuda_driver.c", "cuda_images.c", "cuda_model.c")
-    runtime = sorted(path for path in RUNTIME.glob("*.c") if path.name not in others)
-    program = folder / "stress"
-    flags = ["-std=gnu11", "-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
-    sources = [folder / "plan.c", folder / "data.c", HERE / "stress.c", *runtime]
-    command = [compiler, *flags, *options, f"-I{RUNTIME}", *sources, "-o", program, "-lpthread"]
-    subprocess.run(command, check=True)
-    return program
+@pytest.fixture(scope="module")
+def convolution() -> Model:
+    """A model with a kernel that TVM has generated."""
+    parts = compile_parts(PROBLEM.text, target=load_target("host"), threads=2, tuned=False)
+    return Model("net", parts.plan, [*parts.kernels.values()], weights=bytes(parts.weights))
+
+
+def _give(folder: Path, model: Model, arrays: Mapping[str, Array]) -> None:
+    """Write the inputs of a model where the program looks for them."""
+    for k, port in enumerate(model.plan.inputs):
+        (folder / f"{model.prefix}_{k}.raw").write_bytes(arrays[port.name].tobytes())
 
 
 def _run(program: Path, *numbers: int) -> None:
-    command = [str(program), *map(str, numbers)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    if "unexpected memory mapping" in result.stderr:
-        pytest.skip("this kernel lays out memory in a way that ThreadSanitizer cannot take")
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout == "wrong: 0\n"
+    try:
+        sanitized.run(program, program.parent, *numbers)
+    except sanitized.MemoryLayout as error:
+        pytest.skip(str(error.__doc__))
 
 
 def _round_trips() -> Plan:
@@ -94,18 +98,54 @@ VECTORS = ["", "-mavx2", "-march=native"] if platform.machine() == "x86_64" else
 
 @pytest.mark.parametrize("option", VECTORS, ids=lambda option: option or "baseline")
 def test_native_steps_stay_inside_their_buffers(compiler: str, tmp_path: Path, option: str) -> None:
+    model = Model("trips", _round_trips())
+    rng = np.random.default_rng(12)
+    arrays = {p.name: rng.integers(0, 256, p.nbytes, np.uint8) for p in model.plan.inputs}
+    _give(tmp_path, model, arrays)
     options = [option] if option else []
-    program = _build(compiler, tmp_path, _round_trips(), "address,undefined", options)
-    _run(program, 1, 1, 2)
-    _run(program, 3, 1, 2)
+    program = sanitized.build(compiler, tmp_path, [model], "address,undefined", options)
+    for threads in (1, 3):
+        _run(program, threads, 1, 2)
+        for k, array in enumerate(arrays.values()):
+            assert (tmp_path / f"trips_out_{k}.raw").read_bytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_threads_share_nothing_unguarded(
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_models_under_load_share_nothing_unguarded(
+    compiler: str,
+    tmp_path: Path,
+    make_chain: Callable[..., Plan],
+    kernels_source: Path,
+    convolution: Model,
+    sanitizer: str,
+) -> None:
+    """Three in one program: a generated kernel, hand-written ones, and one that always fails."""
+    chain = Model("chain", make_chain(["twice", "scratch"], 40_000), sources=[kernels_source])
+    fails = Model("bad", make_chain(["fails"]), sources=[kernels_source], fails="always fails")
+    arrays = random_inputs(PROBLEM, 1)
+    x = np.arange(40_000, dtype=np.float32)
+    _give(tmp_path, convolution, arrays)
+    _give(tmp_path, chain, {"x": x})
+    _give(tmp_path, fails, {"x": x[:1000]})
+    program = sanitized.build(compiler, tmp_path, [convolution, chain, fails], sanitizer)
+    for threads, callers in ((1, 2), (3, 4)):
+        _run(program, threads, callers, 40)
+    y = np.fromfile(tmp_path / "net_out_0.raw", np.float32).reshape(PROBLEM.output_shape)
+    np.testing.assert_allclose(y, PROBLEM.reference(arrays), rtol=1e-4, atol=1e-4)
+    assert (np.fromfile(tmp_path / "chain_out_0.raw", np.float32) == 2 * x + 1).all()
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_a_wrong_kernel_is_found(
     compiler: str, tmp_path: Path, make_chain: Callable[..., Plan], sanitizer: str
 ) -> None:
-    plan = make_chain(["twice", "scratch"], 40_000)
-    options = ["-DAFFINE", str(HERE / "kernels.c")]
-    program = _build(compiler, tmp_path, plan, sanitizer, options)
-    for threads, callers in ((1, 2), (3, 2), (2, 5)):
-        _run(program, threads, callers, 60)
+    """The load shows what it is for: a race, and a write behind a tensor."""
+    (tmp_path / "wrong.c").write_text(WRONG)
+    name, told = {"thread": ("races", "data race")}.get(
+        sanitizer, ("overruns", "heap-buffer-overf")
+    )
+    model = Model("wrong", make_chain([name]), sources=[tmp_path / "wrong.c"])
+    _give(tmp_path, model, {"x": np.zeros(1000, np.float32)})
+    program = sanitized.build(compiler, tmp_path, [model], sanitizer)
+    with pytest.raises(AssertionError, match=told):
+        _run(program, 3, 1, 8)

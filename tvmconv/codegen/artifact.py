@@ -32,9 +32,9 @@ Format: TypeAlias = Literal["shared", "static", "tvm"]
 Weights: TypeAlias = "npt.NDArray[Any] | bytes | bytearray | memoryview | Path"
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
-_SOURCES = ("model", "pool", "backend", "workspace", "error", "cpus", "layout", "features")
+SOURCES = ("model", "pool", "backend", "workspace", "error", "cpus", "layout", "features")
 #: Those that define or call functions of the interface.
-_PREFIXED = ("model", "cuda_model", "tvm_entry")
+PREFIXED = ("model", "cuda_model", "tvm_entry")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def write_artifact(
     check_output_file(output)
     text = json.dumps(describe(plan, blob.nbytes, target_triple, prefix)).encode() + b"\0"
     if runtime is None:
-        runtime = Runtime(_SOURCES, lambda _: plan_source(plan))
+        runtime = Runtime(SOURCES, lambda _: plan_source(plan))
     blobs = (Blob(".tvmconv.meta", METADATA_SYMBOL, text), blob, *runtime.blobs)
     with replacing(output) as unfinished, tempfile.TemporaryDirectory(prefix="tvmconv-") as name:
         folder = Path(name)
@@ -181,7 +181,7 @@ def _compile(
     objects = link.compile_sources([folder / "plan.c"], folder, RUNTIME, triple, cpu_flags)
     for name in sources:
         objects.append(folder / f"{name}.o")
-        renamed = link.rename_flags(prefix) if name in _PREFIXED else []
+        renamed = link.rename_flags(prefix) if name in PREFIXED else []
         objects[-1].write_bytes(_runtime_object(name, triple, (*cpu_flags, *renamed)))
     return objects
 
