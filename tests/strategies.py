@@ -16,6 +16,8 @@ from tvmconv import ops
 from tvmconv.errors import InputError
 from tvmconv.ops import Family, windows
 from tvmconv.ops.activation import ACTIVATIONS
+from tvmconv.ops.options import ALGORITHMS
+from tvmconv.ops.resize import COORDINATES, MODES, ROUNDINGS
 from tvmconv.problem import Problem
 
 T = TypeVar("T")
@@ -82,19 +84,28 @@ def random_problem(
     return sample(RandomPicker(rng), max_flops, quantised=quantised)
 
 
+def random_member(rng: np.random.Generator, max_flops: int = 4_000_000) -> Problem:
+    """Draw a problem of any operator, element type, algorithm and padding mode."""
+    return sample(RandomPicker(rng), max_flops, whole=True)
+
+
 def sample(
-    pick: Picker, max_flops: int = 4_000_000, attempts: int = 50, quantised: bool = False
+    pick: Picker,
+    max_flops: int = 4_000_000,
+    attempts: int = 50,
+    quantised: bool = False,
+    whole: bool = False,
 ) -> Problem:
     """Decide on a problem; one that is refused, too expensive or all padding is decided anew.
 
-    It is of floats, or, if ``quantised``, of bytes.
+    It is of float32, or, if ``quantised``, of bytes; or, if ``whole``, any that there is.
     """
     families = {
         op.name: op.family
         for op in ops.operators().values()
         if op.family is not None
-        and op.name not in OTHER_MEANINGS
-        and (op.family.dtypes is not None) == quantised
+        and (whole or op.name not in OTHER_MEANINGS)
+        and (whole or (op.family.dtypes is not None) == quantised)
     }
     # The more options an operator takes, the more there is to try.
     names = [name for name, family in families.items() for _ in range(1 + len(family.options) // 2)]
@@ -102,7 +113,7 @@ def sample(
         op = ops.get(pick.choice(names))
         rank = pick.choice([r for r in (2, 2, 2, 1, 3) if r in op.ranks] or [0])
         try:
-            problem = draw(pick, op.name, families[op.name], rank)
+            problem = draw(pick, op.name, families[op.name], rank, whole)
         except InputError:
             continue  # such as a dilated pool whose window misses the input
         if problem.flops <= max_flops and _has_data(problem):
@@ -110,10 +121,13 @@ def sample(
     return Problem.make("qconv" if quantised else "conv", (1, 1, 1, 1), (1, 1, 1))
 
 
-def draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
+def draw(pick: Picker, name: str, family: Family, rank: int, whole: bool = False) -> Problem:
     """Decide on sizes and those options that the operator takes; InputError if it refuses them."""
     known = {option.name for option in family.options}
     batch, ci, co, groups = _channels(pick, family.depthwise, "groups" in known)
+    if name in OTHER_MEANINGS:
+        sizes, counts, options = _resampling(pick, rank, name == "resize")
+        return Problem(name, (batch, ci, *sizes), tuple(counts), options)
     axes = _windows(pick, rank, family.arithmetic == "multiply-add") if rank else ([], [], {})
     sizes, kernel, options = axes
     if "groups" in known:
@@ -126,6 +140,8 @@ def draw(pick: Picker, name: str, family: Family, rank: int) -> Problem:
         options["activation"] = pick.choice(_ACTIVATIONS)
     if family.dtypes is not None:
         options |= _quantisation(pick)
+    elif whole:
+        options |= _variety(pick)
     if "inner_activation" in known:
         options["inner_activation"] = pick.choice(_ACTIVATIONS)
     filter_shape: list[int] = []
@@ -146,6 +162,41 @@ def _quantisation(pick: Picker) -> dict[str, object]:
         "scale": scale,
         "out_zero_point": pick.integer(low, high) if scale else 0,
     }
+
+
+def _variety(pick: Picker) -> dict[str, object]:
+    """Decide on what most problems leave as it is."""
+    return {
+        "dtype": pick.choice([*["float32"] * 8, "float16", "bfloat16", "uint8", "int8"]),
+        "padding_mode": pick.choice([*["zeros"] * 4, "reflect", "edge", "wrap", "sphere"]),
+        "algorithm": pick.choice([*["auto"] * 6, *ALGORITHMS]),
+        "p": pick.choice([1, 2, 2, 3]),
+    }
+
+
+def _resampling(
+    pick: Picker, rank: int, resize: bool
+) -> tuple[list[int], list[int], dict[str, object]]:
+    """Decide on sizes before and after, and on how the outputs come about."""
+    sizes = [pick.choice(_SIZES[rank]) for _ in range(rank)]
+    factor = pick.choice([0, 0, 1, 2, 2, 3])
+    counts = [size * factor or pick.choice(_SIZES[rank]) for size in sizes]
+    options: dict[str, object] = {"dtype": pick.choice(["float32"] * 4 + ["float16", "bfloat16"])}
+    if not resize:
+        return sizes, counts, options
+    options["mode"] = mode = pick.choice(MODES)
+    options["coordinates"] = coordinates = pick.choice(COORDINATES)
+    if mode == "nearest":
+        options["nearest"] = pick.choice(ROUNDINGS)
+    else:
+        options["antialias"] = bool(pick.integer(0, 1))
+        options["cubic_coeff"] = pick.choice([-0.75, -0.5])
+        options["exclude_outside"] = coordinates != COORDINATES[-1] and bool(pick.integer(0, 1))
+    if coordinates == "tf_crop_and_resize":
+        options["roi"] = [pick.choice([0.0, -0.2, 0.3]) for _ in range(rank)]
+        options["roi"] += [pick.choice([1.0, 1.2, 0.8]) for _ in range(rank)]
+        options["extrapolation"] = 7.0
+    return sizes, counts, options
 
 
 def _channels(pick: Picker, depthwise: bool, grouped: bool) -> tuple[int, int, int, int]:
@@ -193,6 +244,8 @@ def _axis(pick: Picker, rank: int, overlong: bool) -> tuple[int, int, int, int, 
 def _has_data(problem: Problem) -> bool:
     """Whether at least half of the outputs see something else than padding."""
     seen = 1.0
+    if problem.op in OTHER_MEANINGS:
+        return True
     for axis, count in enumerate(problem.out_spatial):
         along = (problem.kernel[axis], problem.stride[axis], problem.dilation[axis])
         limits = (0, problem.in_spatial[axis])
