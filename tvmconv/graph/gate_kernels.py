@@ -2,6 +2,7 @@
 
 Two convolutions take a node's place if they are faster (a transformed algorithm has no gated form),
 or if its weights are not constants: the program of the second multiplies by the first one's result.
+Halves stay one kernel, which rounds once; no other algorithm takes them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tvmconv.graph.fuse import base_inputs
 from tvmconv.graph.ir import Graph, Node, Value
 from tvmconv.graph.separable import Prices, kernel_of
 from tvmconv.kernel import activation_steps
+from tvmconv.layout import HALVES
 from tvmconv.ops.gated_conv import half
 from tvmconv.problem import Problem
 
@@ -40,10 +42,10 @@ def choose_gates(graph: Graph, block: int, prices: Prices | None) -> Graph:
 def _chosen(node: Node, block: int, prices: Prices | None) -> list[Node]:
     base = base_inputs(node)
     constant = all(value.is_constant for value in node.inputs[1:base])
-    if constant and prices is None:
+    if constant and (prices is None or node.inputs[0].dtype in HALVES):
         return [node]
     *before, first, second = _two(node, base)
-    if constant and prices is not None:
+    if constant and prices:
         pair = (kernel_of(first, block), kernel_of(second, block))
         if prices.together(kernel_of(node, block), pair):
             return [node]

@@ -6,17 +6,24 @@ from dataclasses import replace
 
 from tvmconv import ops
 from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.layout import HALVES
 from tvmconv.problem import Problem
 
 _OF_PARTS = ops.names(lambda op: op.family is not None and op.family.parts is not None)
 
 
 def split_parts(graph: Graph) -> Graph:
-    """Replace every node of such an operator by a node for each part."""
+    """Replace every node of such an operator by a node for each part, but for constant halves."""
     nodes: list[Node] = []
     for node in graph.nodes:
-        nodes += _parts(node) if node.op in _OF_PARTS else [node]
+        nodes += _parts(node) if node.op in _OF_PARTS and not _is_one(node) else [node]
     return replace(graph, nodes=nodes)
+
+
+def _is_one(node: Node) -> bool:
+    """Whether a node is one kernel in any case: parts would round what is between to halves."""
+    constant = all(value.is_constant for value in node.inputs[1:])
+    return constant and node.output.dtype in HALVES
 
 
 def _parts(node: Node) -> list[Node]:

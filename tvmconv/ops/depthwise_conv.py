@@ -159,9 +159,10 @@ def _on_planes(spec: KernelSpec, p: Problem) -> list[Any]:
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
 
 
+_NOT_TAKEN = (opt.GROUPS, opt.ALGORITHM)
 FAMILY = replace(
     conv.FAMILY,
-    options=tuple(option for option in conv.FAMILY.options if option is not opt.GROUPS),
+    options=tuple(option for option in conv.FAMILY.options if option not in _NOT_TAKEN),
     validate=validate,
     reference=reference,
     depthwise=True,
@@ -188,6 +189,7 @@ CASES = (
 BAD_CASES = (
     ("depthwise_conv2d:1x32x9x9:48x3x3", "filter must have a multiple of the 32 input channels"),
     ("depthwise_conv2d:1x32x9x9:32x3x3:groups=32", "option 'groups' is unknown"),
+    ("depthwise_conv2d:1x32x9x9:32x3x3:algorithm=winograd2", "option 'algorithm' is unknown"),
     ("depthwise_conv2d:1x32x9x9:32x3x3:dilation=-2", "dilation must be at least 1, got -2"),
     ("depthwise_conv2d:1x32x1x9:32x3x3", "the output would have size 0"),
 )

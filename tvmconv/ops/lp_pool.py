@@ -5,6 +5,7 @@ Padding is 0 and so adds nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,16 @@ def _root(total: Any, p: int) -> Any:
         return te_math.sqrt(total)
     if p == 4:
         return te_math.sqrt(te_math.sqrt(total))
-    return te_math.power(total, te_math.number(1 / p))
+    return _refined_root(te_math.bind(total), p)
+
+
+def _refined_root(total: Any, p: int) -> Any:
+    """A power and a step of Newton's: 1/p in float32 is as far off as the logarithm is large."""
+    root = te_math.bind(te_math.power(total, te_math.number(1 / p)))
+    slope = te_math.bind(_power(root, p - 1))
+    better = root - (slope * root - total) / (slope * te_math.number(p))
+    finite = te_math.select(total < te_math.number(math.inf), better, root)
+    return te_math.select(root > te_math.number(0.0), finite, root)
 
 
 def compute(spec: KernelSpec) -> list[Any]:
