@@ -365,6 +365,7 @@ class Dice:
 
     seed: int
     conversions: float = 1.0
+    exact: bool = False
 
     def _roll(self, question: object) -> float:
         return random.Random(f"{self.seed} {question}").randint(1, 99) * 1e-6

@@ -41,7 +41,7 @@ def cost(graph: Graph, planes: frozenset[Value], clock: Dice) -> float:
     total = 0.0
     makers = graph.producers()
     for node in graph.nodes:
-        total += forms._seconds(node, graph, BLOCK, clock)[node.output in planes]
+        total += forms.seconds(node, graph, BLOCK, clock)[node.output in planes]
         for value in forms._read(node):
             if (value in planes or value not in makers) != (node.output in planes):
                 total += forms._move(value, clock)

@@ -193,8 +193,9 @@ def test_instruments_see_every_pass_and_a_well_formed_module() -> None:
     assert recorder.names == [
         "SplitParts", "SplitPaddingModes", "FlipTransposed", "FoldShuffles", "FindGates",
         "AsPrograms", "SinkReshapes", "DenseOnMaps", "SinkReshapes", "AbsorbConversions",
-        "FuseElementwise", "DeadCodeElimination", "ChooseGates", "FuseSeparable", "AssignForms",
-        "ChooseAlgorithms", "AssignHalos", "ShareConcatenations", "ShareViews", "tvmconv",
+        "FuseElementwise", "DeadCodeElimination", "JoinUpsampled", "ChooseGates", "FuseSeparable",
+        "AssignForms", "ChooseAlgorithms", "AssignHalos", "ShareConcatenations", "ShareViews",
+        "tvmconv",
     ]  # fmt: skip
 
 

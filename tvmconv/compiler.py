@@ -183,7 +183,8 @@ def compile_parts(
     tuned : bool
         Whether to use logs at all.
     exact : bool
-        Whether every convolution is computed directly, not on transformed tiles, which round more.
+        Whether every convolution is computed directly: not on transformed tiles, which round more,
+        nor by summed weights (:mod:`tvmconv.graph.upsampled`).
     split_separable : bool
         Whether convolutions whose weights are exactly of low rank become two of fewer
         multiply-adds (:mod:`tvmconv.graph.low_rank`).

@@ -72,7 +72,7 @@ def on_planes(graph: Graph, block: int, clock: Clock) -> frozenset[Value]:
     for node in graph.nodes:
         if tests_edges(node, positive):
             node = replace(node, attrs={**node.attrs, "edges": "test"})
-        network.either(node.output, *_seconds(node, graph, block, clock))
+        network.either(node.output, *seconds(node, graph, block, clock))
     makers = graph.producers()
     for node in graph.nodes:
         for value in _read(node):
@@ -95,7 +95,7 @@ def _move(value: Value, clock: Clock) -> float:
     return clock.conversion(math.prod(value.shape) * itemsize(value.dtype))
 
 
-def _seconds(node: Node, graph: Graph, block: int, clock: Clock) -> tuple[float, float]:
+def seconds(node: Node, graph: Graph, block: int, clock: Clock) -> tuple[float, float]:
     """Times of a node on blocks and on planes, infinite where it has no such kernel."""
     weights = node.inputs[1 : base_inputs(node)] if node.op in FAMILY else []
     floats = node.inputs[0].dtype in ("float32", *HALVES)

@@ -24,6 +24,7 @@ from tvmconv.graph.gate_kernels import choose_gates
 from tvmconv.graph.ir import Graph
 from tvmconv.graph.relax import from_relax, to_relax
 from tvmconv.graph.separable import Prices, fuse_separable
+from tvmconv.graph.upsampled import join_upsampled
 from tvmconv.kernel import KernelSpec
 
 
@@ -67,10 +68,14 @@ def layout_passes(block: int, choices: Choices | None) -> list[TVMObject]:
     def choose_algorithms(graph: Graph) -> Graph:
         return layout.choose_algorithms(graph, choices.algorithm) if choices else graph
 
+    def join_enlarged(graph: Graph) -> Graph:
+        return join_upsampled(graph, block, choices) if choices else graph
+
     def join_separable(graph: Graph) -> Graph:
         return fuse_separable(graph, block, choices) if choices else graph
 
     return [
+        graph_pass("JoinUpsampled", join_enlarged),
         graph_pass("ChooseGates", lambda graph: choose_gates(graph, block, choices)),
         graph_pass("FuseSeparable", join_separable),
         graph_pass("AssignForms", lambda graph: layout.assign_forms(graph, block, choices)),

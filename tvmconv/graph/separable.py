@@ -22,7 +22,15 @@ from tvmconv.problem import Problem
 
 
 class Prices(Clock, Protocol):
-    """Tells whether one kernel is faster than two."""
+    """Tells whether one kernel is faster than two.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether every convolution has to be computed as it is defined.
+    """
+
+    exact: bool
 
     def together(self, one: KernelSpec, two: tuple[KernelSpec, KernelSpec]) -> bool:
         """Whether a kernel is faster than two that compute the same one after the other."""
