@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmconv.autoschedule.measure.crew import signal_name
 from tvmconv.device import process, wire
-from tvmconv.device.process import Finished
+from tvmconv.device.process import Finished, signal_name
 from tvmconv.device.wire import Line
 from tvmconv.errors import EnvironmentError_, InputError
 
@@ -35,6 +34,10 @@ _ADB_VALUES = ("-s", "-t", "-H", "-P", "-L")
 
 class RunnerError(EnvironmentError_):
     """The command, the machine behind it, or the connection has failed."""
+
+
+class RunnerOverrun(RunnerError):
+    """One use of it did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,8 @@ class Runner:
         Raises
         ------
         RunnerError
-            One line: it cannot be started, fails, does not end in time, or prints something else.
+            One line: it cannot be started, fails, does not end in time
+            (:class:`RunnerOverrun`), or prints something else.
         """
         deadline = time.monotonic() + self.timeout_s
         limit = wire.output_limit(data_bytes)
@@ -200,7 +204,10 @@ class Runner:
 
     def failed(self, why: str) -> RunnerError:
         """The error that says that this runner is at fault, and why."""
-        return RunnerError(f"runner {self.command!r}: {why}")
+        return RunnerError(self._told(why))
+
+    def _told(self, why: str) -> str:
+        return f"runner {self.command!r}: {why}"
 
     def _remote(
         self,
@@ -243,7 +250,10 @@ class Runner:
         try:
             done = process.execute(command, deadline, limit, self._abandoned)
         except process.Overdue:
-            raise self.failed(f"did not end within {self.timeout_s:g} s (--timeout)") from None
+            if self._abandoned.is_set():
+                raise self.failed("was given up") from None
+            late = self._told(f"did not end within {self.timeout_s:g} s (--timeout)")
+            raise RunnerOverrun(late) from None
         except process.TooMuch:
             raise self.failed(f"printed more than {limit} bytes") from None
         except OSError as error:

@@ -7,7 +7,6 @@ import math
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -309,11 +308,3 @@ def _environment() -> dict[str, str]:
     paths = [str(Path(path).absolute()) for path in sys.path]
     threads = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS")
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(threads, "1")}
-
-
-def signal_name(number: int) -> str:
-    """SIGSEGV, or the number of one that has no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -1,4 +1,4 @@
-"""Runs candidates on another machine: those of one program together, in one use of the runner.
+"""Runs candidates on another machine: those of one program together, if its time allows.
 
 The program sends the whole output of every check back; they are judged here, as those of this
 machine are. It times the candidates in turns, by its own monotonic clock.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,12 @@ import numpy.typing as npt
 from tvmconv.autoschedule.measure import buffers, check
 from tvmconv.autoschedule.measure.builder import Build, Builder
 from tvmconv.autoschedule.measure.check import Verdict, Workload
-from tvmconv.autoschedule.measure.crew import Crew, signal_name
+from tvmconv.autoschedule.measure.crew import Crew
 from tvmconv.autoschedule.measure.outcome import Rejected
 from tvmconv.autoschedule.measure.references import References
 from tvmconv.autoschedule.measure.runner import Block, Kernel
+from tvmconv.autoschedule.measure.uses import Uses
+from tvmconv.device.process import signal_name
 from tvmconv.device.wire import BadOutput, Line
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class _Found:
     """What a program has said of one candidate."""
 
     ratio: float = 0.0
-    rejected: Rejected | None = None
     blocks: list[Block] = field(default_factory=list)
+    rejected: Rejected | None = None
 
 
 class DeviceRunner:
@@ -78,7 +79,7 @@ class DeviceRunner:
         cold_bytes: int,
         limit_s: float,
     ) -> None:
-        self._crew = crew
+        self._uses: Uses[_Found] = Uses(device, lambda: crew.turn((), _LOOK_S))
         self._device, self._builder, self._references = device, builder, references
         self._threads, self._cold_bytes, self._limit_s = threads, cold_bytes, limit_s
         self._best_us, self._in_turns = math.inf, True
@@ -145,36 +146,22 @@ class DeviceRunner:
         best_s = 1e-6 * self._best_us if math.isfinite(self._best_us) else 0.0
         numbers = (self._device.timeout_s, self._limit_s, self._threads, _ROUNDS,
                    self._cold_bytes, best_s)  # fmt: skip
-        sent = sum(_sent_bytes(workloads[folder]) for folder in folders)
-        files = [_data_file(folder) for folder in folders]
-        shares = 1 if self._in_turns else min(self._device.machines, len(builds))
 
-        def share(first: int) -> list[Line]:
-            """Run every so many-th candidate on a machine of their own."""
-            own = [file if k % shares == first else "-" for k, file in enumerate(files)]
-            return self._device.run(program, [*map(str, numbers), *own], sent)
-
-        lines = self._wait(share, shares)
-        try:
-            found = _read(lines, [workloads[folder] for folder in folders], self._limit_s)
-        except BadOutput as error:
-            raise self._device.failed(str(error)) from None
-        return {build.symbol: one for build, one in zip(builds, found, strict=True)}
-
-    def _wait(self, share: Callable[[int], list[Line]], count: int) -> list[Line]:
-        """What all shares print; meanwhile others are built.
-
-        If one fails, or Ctrl-C comes, all are given up.
-        """
-        with ThreadPoolExecutor(count) as pool:
-            futures = [pool.submit(share, first) for first in range(count)]
+        def use(positions: Sequence[int]) -> dict[int, _Found]:
+            """Run some of the candidates, and judge them."""
+            own = {k: workloads[folders[k]] for k in positions}
+            files = [_data_file(f) if k in own else "-" for k, f in enumerate(folders)]
+            sent = sum(map(_sent_bytes, own.values()))
+            lines = self._device.run(program, [*map(str, numbers), *files], sent)
             try:
-                while not all(future.done() for future in futures):
-                    self._crew.turn((), _LOOK_S)
-                return [line for future in futures for line in future.result()]
-            except BaseException:
-                self._device.abandon()
-                raise
+                return _read(lines, own, self._limit_s)
+            except BadOutput as error:
+                raise self._device.failed(str(error)) from None
+
+        found = self._uses.run(use, len(builds), in_turns=self._in_turns)
+        late = f"did not end within {self._device.timeout_s:g} s (--timeout)"
+        missing = _Found(rejected=Rejected("timeout", late))
+        return {build.symbol: found.get(k, missing) for k, build in enumerate(builds)}
 
 
 def _data_file(folder: Path) -> Path:
@@ -203,32 +190,35 @@ def _write_aligned(file: Any, data: bytes) -> None:
     file.write(data + bytes(-len(data) % _ALIGNMENT))
 
 
-def _read(lines: Sequence[Line], workloads: Sequence[Workload], limit_s: float) -> list[_Found]:
-    """What the lines say of each candidate.
+def _read(
+    lines: Sequence[Line], workloads: Mapping[int, Workload], limit_s: float
+) -> dict[int, _Found]:
+    """What the lines say of each candidate that was run.
 
     Raises
     ------
     BadOutput
         They do not say enough.
     """
-    found = [_Found() for _ in workloads]
-    seen: list[list[Line]] = [[] for _ in workloads]
+    seen: dict[int, list[Line]] = {k: [] for k in workloads}
     current = -1
     for line in lines:
         if line.kind in ("candidate", "timing"):
             current = int(line.number(1))
-            if not 0 <= current < len(found):
+            if current not in seen:
                 raise BadOutput(f"sent a candidate that there is not: {current}")
         elif line.kind in ("check", "failed", "died", "block"):
             if current < 0:
                 raise BadOutput(f"sent a line of no candidate: {line.kind}")
             seen[current].append(line)
-    for one, own, workload in zip(found, seen, workloads, strict=True):
-        try:
-            one.ratio, one.blocks = _judge(own, workload, limit_s)
-        except Rejected as why:
-            one.rejected = why
-    return found
+    return {k: _found(seen[k], workload, limit_s) for k, workload in workloads.items()}
+
+
+def _found(lines: Sequence[Line], workload: Workload, limit_s: float) -> _Found:
+    try:
+        return _Found(*_judge(lines, workload, limit_s))
+    except Rejected as why:
+        return _Found(rejected=why)
 
 
 def _judge(lines: Sequence[Line], workload: Workload, limit_s: float) -> tuple[float, list[Block]]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tvmconv.autoschedule.measure.channel import Channel, Garbage
-from tvmconv.autoschedule.measure.crew import Crew, Job, signal_name
+from tvmconv.autoschedule.measure.crew import Crew, Job
 from tvmconv.autoschedule.measure.outcome import Fault, Rejected, Unmeasurable
+from tvmconv.device.process import signal_name
 
 #: Starting Python, and reading a workload's arrays: no candidate has a part in these.
 _START_S, _PREPARE_S = 60.0, 120.0
