@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +19,7 @@ import numpy as np
 import pytest
 
 import tvmconv
+from tests.faults.harness import eventually
 from tvmconv.autoschedule.log import Log
 from tvmconv.autoschedule.record import target_key
 from tvmconv.autoschedule.space import Candidate
@@ -24,6 +29,7 @@ from tvmconv.compiler import compile_parts
 from tvmconv.cuda_emulator.build import driver
 from tvmconv.cuda_emulator.emulation import emulated_images, on_this_host
 from tvmconv.device import Runner, RunnerError, wire
+from tvmconv.device.connections import CONNECTIONS
 from tvmconv.device.module import RemoteModule
 from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.target import load_target
@@ -38,7 +44,7 @@ FAKES = {
 while [ "${1#-}" != "$1" ]; do
   case "$1" in -o|-p|-l|-i) shift 2;; *) shift;; esac
 done
-[ "$1" = pi@board ] || { echo "unknown host $1" >&2; exit 255; }
+[ "$1" = pi@board ] || [ "$1" = pi@fe80::1 ] || { echo "unknown host $1" >&2; exit 255; }
 shift
 echo "ssh $*" >> "$FAKE_LOG"
 echo "Welcome to the board"
@@ -51,13 +57,13 @@ while [ "${1#-}" != "$1" ]; do
   case "$1" in -o|-P|-i) shift 2;; *) shift;; esac
 done
 for last; do :; done
-while [ $# -gt 1 ]; do cp "$1" "${last#pi@board:}" || exit 1; shift; done
+while [ $# -gt 1 ]; do cp "$1" "${last##*:}" || exit 1; shift; done
 """,
     "adb": """
 [ "$1" = -s ] && shift 2
 echo "adb $*" >> "$FAKE_LOG"
 case "$1" in
-  shell) shift; exec sh -c "$(echo "$*" | sed s,/data/local/tmp,/tmp,)";;
+  shell) shift; [ "$1" = -T ] && shift; exec sh -c "$(echo "$*" | sed s,/data/local/tmp,/tmp,)";;
   push) shift; for last; do :; done
     while [ $# -gt 1 ]; do cp "$1" "$last" || exit 1; shift; done; echo pushed;;
   *) exit 2;;
@@ -131,12 +137,9 @@ def test_a_model_runs_by_a_command(archive: Path) -> None:
     ("command", "copied"),
     [
         ("ssh pi@board", "scp -q -o BatchMode=yes "),
-        (
-            "ssh -p 22 -l me -o X=y pi@board nice",
-            "scp -q -o BatchMode=yes -P 22 -o User=me -o X=y ",
-        ),
+        ("ssh -qp 22 pi@[fe80::1] -l me nice", "scp -q -o BatchMode=yes -P 22 -o User=me "),
         ("adb shell", "adb push "),
-        ("adb -s shell shell nice", "adb push "),
+        ("adb -s shell shell -T nice", "adb push "),
     ],
 )
 def test_other_machines_get_copies_and_are_left_clean(
@@ -150,6 +153,36 @@ def test_other_machines_get_copies_and_are_left_clean(
     assert copied in log
     assert log.count("\n") == 3  # a folder, copies, the run: as many connections
     assert set(Path("/tmp").glob("tvmconv.*")) == before
+
+
+SSH, SCP = "ssh -o BatchMode=yes ", "scp -q -o BatchMode=yes "
+
+
+@pytest.mark.parametrize(
+    ("command", "shell", "copy", "before"),
+    [
+        ("ssh -4p22 board", SSH + "-4 -p 22 board", SCP + "-4 -P 22 f board:/d/", ""),
+        ("ssh board -p 22 nice -n 1", SSH + "-p 22 board", SCP + "-P 22 f board:/d/", "nice -n 1"),
+        ("ssh -- board -p", SSH + "board", SCP + "f board:/d/", "-p"),
+        ("ssh me@::1", SSH + "me@::1", SCP + "f me@[::1]:/d/", ""),
+        ("ssh [fe80::1%eth0]", SSH + "fe80::1%eth0", SCP + "f [fe80::1%eth0]:/d/", ""),
+        ("ssh ssh://me@board:22", SSH + "-p 22 me@board", SCP + "-P 22 f me@board:/d/", ""),
+        ("ssh ssh://[::1]/", SSH + "::1", SCP + "f [::1]:/d/", ""),
+        ("ssh -tJ a@b:1,c board", SSH + "-t -J a@b:1,c board", SCP + "-J a@b:1,c f board:/d/", ""),
+        ("ssh -i 'a key' -Snone h", SSH + "-i 'a key' -S none h",
+         SCP + "-i 'a key' -o ControlPath=none f h:/d/", ""),
+        ("/opt/ssh h", "/opt/ssh -o BatchMode=yes h", "/opt/" + SCP + "f h:/d/", ""),
+        ("adb -s 12 shell -x", "adb -s 12 shell -x", "adb -s 12 push f /d/", ""),
+        ("adb -d -H h -P 5 shell env A=b", "adb -d -H h -P 5 shell", "adb -d -H h -P 5 push f /d/",
+         "env A=b"),
+    ],
+)  # fmt: skip
+def test_connections(command: str, shell: str, copy: str, before: str) -> None:
+    words = shlex.split(command)
+    connection = CONNECTIONS[Path(words[0]).name](words, command)
+    assert [*connection.shell] == shlex.split(shell)
+    assert connection.copy(["f"], "/d") == shlex.split(copy)
+    assert [*connection.before] == shlex.split(before)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +255,9 @@ def test_a_connection_that_fails(
         ("/nosuch/qemu -L /x", 4, "/nosuch/qemu: not found"),
         ("-nosuch;", 4, "-nosuch;: not found"),
         ("ssh -p 22", 2, "names no host"),
+        ("ssh -- -oProxyCommand=x", 2, "names no host"),
+        ("ssh pi@", 2, "names no host"),
+        ("ssh -Z board", 2, "option -Z not recognized"),
         ("adb push", 2, "is not `adb shell`"),
     ],
 )
@@ -416,6 +452,83 @@ def test_candidates_that_must_not_be_used(
     assert message in outcome.message
 
 
+def test_a_candidate_that_hangs_is_the_only_one_lost(tmp_path: Path) -> None:
+    """The second one; its file is what the program gets after six numbers and the first one's."""
+    machine = load_target("host").with_threads(1)
+    (task,), _ = extract([PROBLEM], machine)
+    log = tmp_path / "uses"
+    text = f'echo "${{8%data}} ${{9%data}}" >> "{log}"; [ "$9" = - ] || sleep 60; exec "$@"'
+    tools = Tools(machine, 1, device=Runner(script(tmp_path, text), 3.0))
+    candidates = tools.candidates(task.specs[0])[:3]
+    with tools.open_bench(0) as bench:
+        outcomes = list(bench.measure(task.specs[0], candidates))
+    assert [o.status for o in outcomes] == ["ok", "timeout", "ok"]
+    assert outcomes[1].message == "did not end within 3 s (--timeout)"
+    uses = [tuple(file != "-" for file in line.split()) for line in log.read_text().splitlines()]
+    neither, both, first, second = (False, False), (True, True), (True, False), (False, True)
+    # All, nobody, half of them, nobody, the first, the second, nobody, the third.
+    assert uses == [both, neither, both, neither, first, second, neither, neither]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_it_leaves_nothing(archive: Path, tmp_path: Path, how: signal.Signals) -> None:
+    temporary, note = tmp_path / "tmp", tmp_path / "note"
+    temporary.mkdir()
+    runner = script(tmp_path, f"sleep 300 & echo $! $$ > {note}.part; mv {note}.part {note}; wait")
+    run = ["-m", "tvmconv", "run", str(archive), "--seed", "1", "--runner", runner]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        [sys.executable, *run], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        while not note.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        assert list(temporary.iterdir())
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (128 + how, f"tvmconv: ended by {how.name}\n")
+    assert list(temporary.iterdir()) == []
+    for number in note.read_text().split():
+        assert eventually(lambda number=number: has_ended(int(number)))
+
+
+def has_ended(number: int) -> bool:
+    """Whether there is no such process, or one that only waits to be taken notice of."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("command", "target", "code", "message"),
+    [
+        ("verify", "rpi4", 2, "is for aarch64, and this machine is x86_64; --runner"),
+        ("bench", "rpi2", 2, "is for arm, and this machine is x86_64; --runner"),
+        ("tune", "riscv64", 2, "--runner runs it elsewhere, such as qemu-riscv64-static"),
+        ("verify", "cuda", 4, "has no CUDA driver (/nosuch.so); --runner"),
+        ("verify", "rpi7", 2, "unknown target 'rpi7'; did you mean rpi"),
+    ],
+)
+def test_what_this_machine_cannot_run_is_not_compiled(
+    tvmconv: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    target: str,
+    code: int,
+    message: str,
+) -> None:
+    def compiled(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it is compiled")
+
+    monkeypatch.setattr("tvmconv.compiler.compile_parts", compiled)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("TVMCONV_CUDA_DRIVER", "/nosuch.so")
+    result = tvmconv(command, PROBLEM, "--target", target)
+    assert (result.code, result.out, result.err.count("\n")) == (code, "", 1)
+    assert message in result.err
+
+
 def test_a_board_that_is_lost_leaves_the_log_intact(
     tvmconv: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -434,8 +547,11 @@ def test_tuning_under_qemu(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
     if shutil.which("qemu-aarch64-static") is None:
         pytest.skip("qemu-aarch64-static is not installed (Debian's qemu-user-static)")
     result = tvmconv("tune", PROBLEM, "--runner", "qemu-aarch64-static", "--target", "cortex-a72",
-                     "--trials", "6", "--jobs", "1", "--log", tmp_path)  # fmt: skip
+                     "--trials", "6", "--jobs", "1", "--log", tmp_path,
+                     "--json", tmp_path / "report.json")  # fmt: skip
     assert result.code == 0, result.err
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert all(task["tuned_us"] <= task["untuned_us"] for task in report["tasks"])
     (file,) = tmp_path.glob("cortex-a72/*.jsonl")
     records = [json.loads(line) for line in Log(file).lines()]
     assert len(records) >= 6

@@ -18,7 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.faults.harness import processes
 from tvmconv.autoschedule.log import Log
+from tvmconv.autoschedule.record import Record
+from tvmconv.autoschedule.session import Event
+from tvmconv.autoschedule.tune_report import TuneReport
+from tvmconv.autoschedule.tuner import tune
 from tvmconv.codegen.link import static_triple
 from tvmconv.compiler import compile_parts
 from tvmconv.device import RunnerError
@@ -129,12 +134,27 @@ def test_programs_end_with_their_server(tmp_path: Path) -> None:
 
 def test_a_server_that_has_stopped_is_one_line_in_time(archive: Path) -> None:
     port = free_port()
-    with serving("127.0.0.1", port) as number:
-        os.killpg(number, signal.SIGSTOP)
+    with serving("127.0.0.1", port) as server:
+        os.killpg(server.pid, signal.SIGSTOP)
         start = time.monotonic()
         with pytest.raises(RunnerError, match=r"did not end within 8 s \(--timeout\)"):
             run(archive, server=f"127.0.0.1:{port}", timeout_s=8)
         assert time.monotonic() - start < 25  # linking the program included
+
+
+def test_a_client_that_hangs_is_given_up(archive: Path) -> None:
+    """One that says nothing, and one that keeps its session."""
+    from tvm import rpc
+
+    port = free_port()
+    address = ("127.0.0.1", port)
+    with serving(*address, session_s=3.0):
+        with socket.create_connection(address):
+            run(archive, server=f"127.0.0.1:{port}", timeout_s=60)
+        session = rpc.connect(*address)
+        run(archive, server=f"127.0.0.1:{port}", timeout_s=60)
+        with pytest.raises(RuntimeError, match="session has expired"):
+            session.get_function("tvm.rpc.server.workpath")
 
 
 def test_a_fleet_survives_the_loss_of_a_board(archive: Path, tracker: str, tmp_path: Path) -> None:
@@ -154,6 +174,78 @@ def test_a_fleet_survives_the_loss_of_a_board(archive: Path, tracker: str, tmp_p
         first.close()  # ends its process at once
         for _ in range(2):
             np.testing.assert_array_equal(run(archive, tracker=tracker, key="pi"), wanted)
+
+
+class Fleet:
+    """Tunes by a tracker and its boards, and ends boards meanwhile."""
+
+    def __init__(self, tracker: str, log: Path, stack: ExitStack) -> None:
+        self._tracker, self._log, self._stack = tracker, log, stack
+        self._threads = ThreadPoolExecutor(4)
+        stack.callback(self._threads.shutdown)
+
+    def board(self) -> int:
+        """Start a board; the number of its process group."""
+        server = self._stack.enter_context(serving("127.0.0.1", free_port(), self._tracker, "pi"))
+        return server.pid
+
+    def tune(self, trials: int, *doomed: int, how: signal.Signals = signal.SIGKILL) -> TuneReport:
+        """Tune, and halfway end boards while they measure."""
+        known = len(self.records())
+        halfway = (trials + known) // 2
+
+        def watch(event: Event) -> None:
+            if event.trials >= halfway:
+                while waiting:
+                    self._threads.submit(end_in_a_session, waiting.pop(), how)
+
+        waiting = [*doomed]
+        runner = rpc_runner(tracker=self._tracker, key="pi", timeout_s=8)
+        report = tune(PROBLEM, load_target("host"), trials=trials, jobs=1, threads=1,
+                      log=self._log, runner=runner, progress=watch, shipped=False)  # fmt: skip
+        assert not waiting
+        (task,) = report.tasks
+        assert task.tuned_us <= task.untuned_us
+        assert (report.measured, report.known) == (trials - known, known)
+        return report
+
+    def records(self) -> list[Record]:
+        """What is in the log: nothing twice, all of it whole."""
+        loaded = [Log(path).load() for path in self._log.rglob("*.jsonl")]
+        records = [record for one in loaded for record in one.records]
+        assert not any(one.skipped for one in loaded)
+        assert len({(record.key, record.round) for record in records}) == len(records)
+        return [record for record in records if record.round == 0]
+
+
+def end_in_a_session(server: int, how: signal.Signals) -> None:
+    """End a board, or stop it, as soon as it has a session."""
+    while len(processes(server)) < 2:
+        time.sleep(0.005)
+    os.killpg(server, how)
+
+
+def test_boards_are_lost_while_they_tune(tracker: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        fleet = Fleet(tracker, tmp_path, stack)
+        killed, stopped = fleet.board(), fleet.board()
+        time.sleep(1)  # a server reports by itself
+        fleet.tune(6, killed)
+        assert len(processes(killed)) == 0
+        kept = fleet.board()
+        time.sleep(1)
+        start = time.monotonic()
+        fleet.tune(12, stopped, how=signal.SIGSTOP)
+        assert time.monotonic() - start > 8  # nobody knows before that it hangs
+        assert {record.status for record in fleet.records()} == {"ok"}
+        with pytest.raises(RunnerError) as caught:
+            fleet.tune(18, kept)
+        assert "\n" not in str(caught.value)
+        assert len(fleet.records()) >= 12
+        fleet.board()
+        time.sleep(1)
+        fleet.tune(18)
+        assert len(fleet.records()) == 18
 
 
 def test_tuning_by_a_server(tvmconv: Callable[..., Any], tmp_path: Path) -> None:

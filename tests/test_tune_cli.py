@@ -18,11 +18,11 @@ import pytest
 
 from tests.tune_fakes import TARGET, conv, line, network, one_task
 from tvmconv.autoschedule.benches import Benches, hold_interrupts
-from tvmconv.autoschedule.preflight import require_runnable
 from tvmconv.autoschedule.session import Event
 from tvmconv.autoschedule.tuner import tune
 from tvmconv.cli.tune import status_line
 from tvmconv.errors import InputError
+from tvmconv.host import require_runnable
 from tvmconv.layers import suite
 from tvmconv.target import targets
 

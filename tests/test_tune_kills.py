@@ -28,19 +28,22 @@ def test_kills_lose_and_leave_nothing(tmp_path: Path) -> None:
     assert tally.logged >= tally.acknowledged > 5
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_interrupts(tmp_path: Path, times: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "times", "told"),
+    [(signal.SIGINT, 2, "interrupted"), (signal.SIGTERM, 1, "ended by SIGTERM")],
+)
+def test_interrupts(tmp_path: Path, how: signal.Signals, times: int, told: str) -> None:
     campaign = Campaign(tmp_path)
     with campaign.start(trials=1000) as process:
         assert campaign.await_record(process)
         assert len(marked(campaign.mark)) > 1  # what measures is found
         assert campaign.folders()
         for _ in range(times):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(how)
             time.sleep(0.05)
-        # To a shell both are 130: the second may come when all is closed and Python ends.
-        assert process.wait(30) in (130, *[-signal.SIGINT] * (times - 1))
-    assert campaign.errors.read_text() == "tvmconv: interrupted\n"
+        # To a shell both are the same: the second may come when all is closed and Python ends.
+        assert process.wait(30) in (128 + how, *[-how] * (times - 1))
+    assert campaign.errors.read_text() == f"tvmconv: {told}\n"
     campaign.settle()
     assert (campaign.tally.orphans, campaign.folders()) == (0, [])
     (log,) = campaign.logs()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class TvmconvError(Exception):
     """A failure that is reported as one line; ``exit_code`` is what the command returns."""
@@ -25,3 +27,11 @@ class EnvironmentError_(TvmconvError):
     """The surroundings fail: a missing tool or package, an unreachable board, a full disk."""
 
     exit_code = 4
+
+
+def signal_name(number: int) -> str:
+    """SIGSEGV, or the number of one that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

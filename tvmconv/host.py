@@ -6,6 +6,7 @@ features. A known chip gives its own target; any other CPU gives the highest ISA
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -13,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tvmconv.errors import EnvironmentError_
+from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.target import Match, Target, targets
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -214,6 +215,54 @@ def detect(
         caches=replace(target.caches, **cache_sizes(sysfs, cpus[0])),
         match=None,
     )
+
+
+def require_runnable(target: Target, cpuinfo: Path = CPUINFO) -> None:
+    """Refuse a target whose code this machine cannot run.
+
+    A file that detection does not consider is trusted beyond its ``arch``.
+
+    Raises
+    ------
+    InputError
+        With what the machine lacks.
+    EnvironmentError_
+        It has no driver for the GPU.
+    """
+    if target.is_gpu:
+        _require_driver(target)
+        return
+    machine = platform.machine()  # armv7l, for instance
+    if not machine.startswith(target.arch):
+        raise _not_here(target, f"is for {target.arch}, and this machine is {machine}")
+    match = target.match
+    if match is None:
+        return
+    flags = {*match.flags, *match.extra}
+    level = targets().get(match.level)
+    if level is not None and level.match is not None:
+        flags |= {*level.match.flags}
+    flags -= {feature[1:] for feature in target.llvm.features if feature.startswith("-")}
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    missing = parse_cpuinfo(text).lacking(sorted(flags))
+    if missing:
+        raise _not_here(target, f"this machine lacks {' '.join(missing)}")
+
+
+def _not_here(target: Target, why: str) -> InputError:
+    others = f"such as qemu-{target.arch}-static"
+    return InputError(f"{target.name}: {why}; --runner runs it elsewhere, {others}")
+
+
+def _require_driver(target: Target) -> None:
+    library = os.environ.get("TVMCONV_CUDA_DRIVER") or "libcuda.so.1"
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        raise EnvironmentError_(
+            f"{target.name}: this machine has no CUDA driver ({library}); --runner runs it"
+            " elsewhere, verify --emulate on this CPU"
+        ) from None
 
 
 def physical_cores(sysfs: Path, cpus: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tvmconv.accuracy import NETWORK_ATOL, QUANTISED_L2, TF32, check_halves, check_network
 from tvmconv.errors import InputError
+from tvmconv.host import require_runnable
 from tvmconv.kernel import TENSOR_CORE_OPS
 from tvmconv.layout import HALVES
 from tvmconv.ops.options import BYTE_DTYPES, DTYPES
@@ -152,7 +153,7 @@ def verify(
     Raises
     ------
     InputError
-        The model cannot be compiled.
+        The model cannot be compiled, or this machine cannot run code for the target.
     VerificationError
         A kernel that is emulated reads or writes where it must not, or its threads race.
     RunnerError
@@ -164,6 +165,8 @@ def verify(
     if emulate and runner is not None:
         raise InputError("runner: emulated kernels run on this machine, not by a runner")
     make: Build = compile
+    if runner is None and not emulate:
+        require_runnable(machine)
     if runner is not None:
         from tvmconv.device.module import RemoteModule
 

@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from tvmconv.autoschedule.space import Candidate
@@ -37,6 +36,7 @@ class Bench(Protocol):
         """Time kernels in turns of blocks; raises as :meth:`measure`."""
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: ``make(cold_bytes)``: see :class:`~tvmconv.autoschedule.measure.Measurer`; 0 is warm.
 MakeBench = Callable[[int], AbstractContextManager[Bench]]
 
@@ -65,15 +65,16 @@ class Benches:
 
 @contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait until the block has ended: it ends processes and removes files."""
+    """Let what ends this process wait until the block has ended, which removes what there is."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    noted: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append((number, frame)))
+    noted: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: noted.append(number)) for n in _ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if noted and callable(before):
-            before(*noted[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if noted:
+            signal.raise_signal(noted[0])

@@ -1,42 +1,12 @@
-"""What is checked before a tuning run: the machine, the threads, the log."""
+"""What is checked before a tuning run: the threads, the log."""
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 from tvmconv.bench.machine import usable_cores
 from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.files import make_output_dir
-from tvmconv.host import CPUINFO, parse_cpuinfo
-from tvmconv.target import Target, targets
-
-
-def require_runnable(target: Target, cpuinfo: Path = CPUINFO) -> None:
-    """Refuse a target whose code this machine cannot run.
-
-    A file that detection does not consider is trusted beyond its ``arch``.
-
-    Raises
-    ------
-    InputError
-        With what the machine lacks.
-    """
-    machine = platform.machine()
-    if target.arch != machine:
-        raise InputError(f"{target.name}: is for {target.arch}, and this machine is {machine}")
-    match = target.match
-    if match is None:
-        return
-    flags = {*match.flags, *match.extra}
-    level = targets().get(match.level)
-    if level is not None and level.match is not None:
-        flags |= {*level.match.flags}
-    flags -= {feature[1:] for feature in target.llvm.features if feature.startswith("-")}
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    missing = parse_cpuinfo(text).lacking(sorted(flags))
-    if missing:
-        raise InputError(f"{target.name}: this machine lacks {' '.join(missing)}")
 
 
 def require_estimates(target: Target, runner: object | None) -> None:

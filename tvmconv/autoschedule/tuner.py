@@ -14,7 +14,6 @@ from tvmconv.autoschedule.budget import Budget, Clock
 from tvmconv.autoschedule.past import Past
 from tvmconv.autoschedule.preflight import (
     require_estimates,
-    require_runnable,
     require_threads,
     require_writable,
 )
@@ -27,6 +26,7 @@ from tvmconv.autoschedule.workload import algorithm
 from tvmconv.bench.machine import usable_cores
 from tvmconv.codegen.link import static_triple
 from tvmconv.errors import InputError
+from tvmconv.host import require_runnable
 from tvmconv.runtime.cuda import gpu_for
 from tvmconv.target import Target, load_target
 

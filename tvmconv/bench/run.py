@@ -31,6 +31,7 @@ from tvmconv.bench.report import (
     Work,
 )
 from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.host import require_runnable
 from tvmconv.layers import Layer
 from tvmconv.problem import FLOP_PER_MAC, Problem
 from tvmconv.runtime.cuda import gpu_for
@@ -123,7 +124,8 @@ def bench_models(
     Raises
     ------
     InputError
-        If a model, problem, peer, `threads` or `rounds` cannot be accepted.
+        If a model, problem, peer, `threads` or `rounds` cannot be accepted, or this machine cannot
+        run code for the target.
     EnvironmentError_
         If a peer is not installed, or there is no GPU that the target fits.
     Exception
@@ -134,6 +136,8 @@ def bench_models(
     for name, value in (("threads", 1 if threads is None else threads), ("rounds", rounds)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
+    if load_fn is None:
+        require_runnable(target)
     peers = find_peers(against)
     gpu = gpu_for(target)[0] if target.is_gpu else None
     if gpu and peers:

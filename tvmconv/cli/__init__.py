@@ -20,7 +20,7 @@ from typing import TextIO
 import click
 
 from tvmconv.cli._options import State, debug_option
-from tvmconv.errors import TvmconvError
+from tvmconv.errors import TvmconvError, signal_name
 from tvmconv.versions import VERSION
 
 #: In the order of the help; each is the module of that name.
@@ -42,6 +42,8 @@ COMMANDS = (
 
 #: Exit codes that no TvmconvError stands for.
 _ENVIRONMENT, _USAGE, _INTERRUPTED = 4, 2, 130
+#: What ends the command line, in good order; a shell adds 128 to its number.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Commands(click.Group):
@@ -63,7 +65,7 @@ class _Commands(click.Group):
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 ok, 1 verification failed, 2 bad input, 4 environment (missing tool, "
-    "unreachable board, disk full), 130 interrupted.",
+    "unreachable board, disk full), 130 interrupted, 143 terminated.",
 )
 @click.version_option(VERSION, prog_name="tvmconv", message="%(prog)s %(version)s")
 @debug_option
@@ -86,22 +88,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 ok, 1 verification failed, 2 bad input, 4 environment, 130 interrupted.
+        The exit code: 0 ok, 1 verification failed, 2 bad input, 4 environment, 130 interrupted,
+        143 terminated.
     """
     state = State()
     for stream in (sys.stdout, sys.stderr):
         # A model's names can hold characters that the terminal's encoding lacks.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    interrupts: list[int] = []
+    signals: list[int] = []
     try:
-        with _noting_interrupts(interrupts):
+        with _noting_signals(signals):
             code = _invoke(sys.argv[1:] if argv is None else list(argv), state)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nothing is above this
         if state.debug:
             traceback.print_exc()
         # Through TVM's own code an interrupt comes out as another exception.
-        code, message = describe_failure(KeyboardInterrupt() if interrupts else error)
+        code, message = describe_failure(KeyboardInterrupt() if signals else error)
+        if signals and signals[0] != signal.SIGINT:
+            code, message = 128 + signals[0], f"tvmconv: ended by {signal_name(signals[0])}"
         if isinstance(error, OSError):
             _discard(sys.stdout)
         if message:
@@ -110,21 +115,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
-    """Note the interrupts that come while the body runs; they are raised as always."""
+def _noting_signals(signals: list[int]) -> Iterator[None]:
+    """Have whatever ends this process raise an interrupt in the body, and note which it was.
+
+    What is to be ignored, as ``nohup`` has it, is ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
+        signals.append(number)
         signal.default_int_handler(number, frame)
 
-    before = signal.signal(signal.SIGINT, note)
+    heeded = [n for n in _ENDING if signal.getsignal(n) != signal.SIG_IGN or n == signal.SIGINT]
+    before = {number: signal.signal(number, note) for number in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _invoke(arguments: list[str], state: State) -> int:

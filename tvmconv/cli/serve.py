@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,7 +10,7 @@ from types import FrameType
 import click
 
 from tvmconv.cli._options import debug_option
-from tvmconv.errors import InputError
+from tvmconv.errors import EnvironmentError_, InputError
 
 
 @click.command()
@@ -26,22 +25,43 @@ from tvmconv.errors import InputError
     is_flag=True,
     help="Listen on an address that other machines reach. They can run any code here.",
 )
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    help="How long one session may take; 3600 if not given.",
+)
 @debug_option
-def command(host: str, port: int, tracker: str | None, key: str | None, allow_others: bool) -> None:
+def command(
+    host: str,
+    port: int,
+    tracker: str | None,
+    key: str | None,
+    allow_others: bool,
+    timeout: float | None,
+) -> None:
     """Let `tvmconv tune --rpc` and `--tracker` measure on this machine, until Ctrl-C.
 
     There are no passwords: whoever reaches the server can run any code on this machine.
     """
-    from tvmconv.device.serve import WARNING, check_host, is_loopback, serving
+    from tvmconv.device.serve import (
+        DEFAULT_SESSION_S,
+        WARNING,
+        check_host,
+        is_loopback,
+        serving,
+    )
 
     if (tracker is None) != (key is None):
         raise InputError("tracker: needs a key (--key), and a key a tracker")
     check_host(host, anyone=allow_others)
     if not is_loopback(host):
         click.echo(f"warning: {host}: {WARNING}", err=True)
-    with _ending_well(), serving(host, port, tracker, key):
+    session_s = timeout or DEFAULT_SESSION_S
+    with _ending_well(), serving(host, port, tracker, key, session_s) as server:
         click.echo(f"serving on {host}:{port}")
-        threading.Event().wait()
+        server.wait()
+        raise EnvironmentError_(f"{host}:{port}: the server has ended")
 
 
 @contextmanager

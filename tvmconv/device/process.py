@@ -58,14 +58,6 @@ def end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def signal_name(number: int) -> str:
-    """SIGSEGV, or the number of one that has no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
 def python(module: str) -> list[str]:
     """A command that runs a module of this package.
 

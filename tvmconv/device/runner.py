@@ -12,14 +12,14 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from tvmconv.device import process, wire
-from tvmconv.device.process import Finished, signal_name
+from tvmconv.device.connections import CONNECTIONS, Connection
+from tvmconv.device.process import Finished
 from tvmconv.device.wire import Line
-from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.errors import EnvironmentError_, InputError, signal_name
 
 DEFAULT_TIMEOUT_S = 120.0
 #: How long removing the folder on a machine may take that has just failed.
@@ -27,9 +27,6 @@ _CLEAN_UP_S = 2.0
 #: A folder that mktemp has made, and so one that may be removed.
 _FOLDER = re.compile(r"/[A-Za-z0-9._/-]+/tvmconv\.[A-Za-z0-9]{6}")
 _NOTE_BYTES = 1 << 16
-#: Options of ssh that take a value, as the next word if it is not in the same.
-_SSH_VALUES = "BbcDEeFIiJLlmOoPpQRSWw"
-_ADB_VALUES = ("-s", "-t", "-H", "-P", "-L")
 
 
 class RunnerError(EnvironmentError_):
@@ -38,82 +35,6 @@ class RunnerError(EnvironmentError_):
 
 class RunnerOverrun(RunnerError):
     """One use of it did not end in time."""
-
-
-@dataclass(frozen=True)
-class Connection:
-    """Another machine.
-
-    Attributes
-    ----------
-    shell : tuple of str
-        Runs a line of its shell, which comes last.
-    copy : callable
-        ``copy(files, folder)`` is the command that copies files there.
-    parent : str
-        Where a folder can be made.
-    before : tuple of str
-        Words that go before a program there.
-    """
-
-    shell: tuple[str, ...]
-    copy: Callable[[Sequence[str], str], list[str]]
-    parent: str
-    before: tuple[str, ...]
-
-
-def _ssh(words: list[str], command: str) -> Connection:
-    options, scp_options = ["-o", "BatchMode=yes"], ["-q", "-o", "BatchMode=yes"]
-    position = 1
-    while position < len(words) and words[position].startswith("-"):
-        word = words[position]
-        own = [word]
-        if word[1:2] in _SSH_VALUES and len(word) == 2:
-            position += 1
-            own += words[position : position + 1]
-        options += own
-        scp_options += _for_scp(own)
-        position += 1
-    if position >= len(words):
-        raise InputError(f"runner: {command!r} names no host")
-    host = words[position]
-    scp = str(Path(words[0]).with_name("scp")) if "/" in words[0] else "scp"
-
-    def copy(files: Sequence[str], folder: str) -> list[str]:
-        return [scp, *scp_options, *files, f"{host}:{folder}/"]
-
-    shell = (words[0], *options, host)
-    return Connection(shell, copy, "/tmp", tuple(words[position + 1 :]))
-
-
-def _for_scp(own: list[str]) -> list[str]:
-    """An option of ssh as scp spells it; nothing for those that it has no use for."""
-    letter, value = own[0][1:2], (own[0][2:] or "".join(own[1:]))
-    if letter == "p":
-        return ["-P", value]
-    if letter == "l":
-        return ["-o", f"User={value}"]
-    if letter in "cFiJo":
-        return [f"-{letter}", value]
-    return own if letter in "46C" else []
-
-
-def _adb(words: list[str], command: str) -> Connection:
-    position = 1
-    while position < len(words) and words[position].startswith("-"):
-        position += 2 if words[position] in _ADB_VALUES else 1
-    if words[position : position + 1] != ["shell"]:
-        raise InputError(f"runner: {command!r} is not `adb shell`")
-    base = words[:position]
-
-    def copy(files: Sequence[str], folder: str) -> list[str]:
-        return [*base, "push", *files, f"{folder}/"]
-
-    return Connection((*base, "shell"), copy, "/data/local/tmp", tuple(words[position + 1 :]))
-
-
-#: The commands that reach another machine; all others see the files of this one.
-_CONNECTIONS: dict[str, Callable[[list[str], str], Connection]] = {"ssh": _ssh, "adb": _adb}
 
 
 class Runner:
@@ -157,7 +78,7 @@ class Runner:
             raise EnvironmentError_(f"runner: {words[0]}: not found")
         self.command, self.timeout_s, self.machines = command, timeout_s, machines
         self._words, self._abandoned = words, threading.Event()
-        connect = _CONNECTIONS.get(Path(words[0]).name)
+        connect = CONNECTIONS.get(Path(words[0]).name)
         self._connection = connect(words, command) if connect else None
 
     def run(

@@ -262,7 +262,8 @@ def _check_machine(elf: ElfFile) -> None:
         elf.machine.bits,
         elf.machine.order,
     ):
-        raise MalformedFile(f"is for {elf.machine.name}; this is {here.name}")
+        told = f"is for {elf.machine.name}, and this machine is {here.name}"
+        raise MalformedFile(f"{told}; --runner runs it elsewhere")
 
 
 class _Library:

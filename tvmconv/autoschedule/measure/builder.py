@@ -12,8 +12,7 @@ from typing import Any, Literal, TypeAlias
 from tvmconv.autoschedule.measure.crew import Crew, Job
 from tvmconv.autoschedule.measure.outcome import Choice, Rejected
 from tvmconv.codegen.link import static_triple
-from tvmconv.device.process import signal_name
-from tvmconv.errors import EnvironmentError_
+from tvmconv.errors import EnvironmentError_, signal_name
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
 

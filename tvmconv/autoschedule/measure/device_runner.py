@@ -25,8 +25,8 @@ from tvmconv.autoschedule.measure.outcome import Rejected
 from tvmconv.autoschedule.measure.references import References
 from tvmconv.autoschedule.measure.runner import Block, Kernel
 from tvmconv.autoschedule.measure.uses import Uses
-from tvmconv.device.process import signal_name
 from tvmconv.device.wire import BadOutput, Line
+from tvmconv.errors import signal_name
 
 if TYPE_CHECKING:
     from tvmconv.device import Runner as Device

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tvmconv.autoschedule.measure.crew import Crew, Job
 from tvmconv.autoschedule.measure.outcome import Unmeasurable
-from tvmconv.device.process import signal_name
+from tvmconv.errors import signal_name
 from tvmconv.kernel import KernelSpec
 
 _LIMIT_S = 600.0

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from tvmconv.autoschedule.measure.channel import Channel, Garbage
 from tvmconv.autoschedule.measure.crew import Crew, Job
 from tvmconv.autoschedule.measure.outcome import Fault, Rejected, Unmeasurable
-from tvmconv.device.process import signal_name
+from tvmconv.errors import signal_name
 
 #: Starting Python, and reading a workload's arrays: no candidate has a part in these.
 _START_S, _PREPARE_S = 60.0, 120.0
