@@ -7,6 +7,7 @@ from pathlib import Path
 from tvmconv.bench.machine import usable_cores
 from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.files import make_output_dir
+from tvmconv.target import Target
 
 
 def require_estimates(target: Target, runner: object | None) -> None:
