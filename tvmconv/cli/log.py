@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tvmconv.autoschedule.preflight import require_runnable
 from tvmconv.cli._logs import Entry, checked, look_up, machine, merge_into, predicted_us, write
 from tvmconv.cli._options import (
     debug_option,
@@ -23,6 +22,7 @@ from tvmconv.cli._options import (
 from tvmconv.cli._output import print_json, print_table, progress_bar
 from tvmconv.errors import VerificationError
 from tvmconv.files import check_output_file
+from tvmconv.host import require_runnable
 
 if TYPE_CHECKING:
     from tvmconv.autoschedule.record import Record
