@@ -196,6 +196,7 @@ def test_compile_hands_over_its_options(
         "tuned": False,
         "precision": "float16",
         "exact": True,
+        "allow_tf32": False,
         "split_separable": True,
         "progress": None,
         "images": None,

@@ -62,6 +62,7 @@ def test_options(tvmconv: Callable[..., Any], tuned: dict[str, Any], tmp_path: P
         "batch": 4,
         "runner": None,
         "static": False,
+        "precision": "float32",
     }
 
 
