@@ -66,10 +66,10 @@ BUILDS = {
     "busy": ("build-timeout", "did not end within"),
     "no_memory": ("out-of-memory", "MemoryError"),
     "raises": ("build-failed", "no such tile"),
-    "no_object": ("build-failed", "without an object"),
+    "no_object": ("build-failed", "without a result"),
     "segfault": ("build-failed", "SIGSEGV"),
     "garbage_object": ("build-failed", "cannot be linked"),
-    "exits": ("build-failed", "without an object"),
+    "exits": ("build-failed", "without a result"),
     "leaves_a_child": ("ok", ""),
     "prints": ("ok", ""),
 }
