@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,20 @@ def test_without_the_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvironmentError_, match=r"llvm-mca is missing: apt-get install llvm-19$"):
         mca.score(Loop(("fmla v0.4s, v1.4s, v2.4s",), 1, 0), load_target("neoverse-n1"))
+
+
+def test_tuning_without_the_tool_is_one_line(
+    tvmconv: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mca.peak.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    result = tvmconv("tune", "--static", "conv2d:1x8x8x8:8x1x1", "--target", "cortex-a72")
+    assert (result.code, result.out) == (4, "")
+    assert result.err == (
+        "tvmconv: cannot score code: llvm-mca is missing: apt-get install llvm-19\n"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_newest_tool_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
