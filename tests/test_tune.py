@@ -227,6 +227,11 @@ def test_learns_from_other_workloads_of_the_log(
         tools.tasks = [task]
         run(tools, tmp_path, trials=20)
     assert lessons == [0, 20]
+    monkeypatch.setattr("tvmconv.codegen.mca.peak", lambda target: 8.0)
+    run(tools, tmp_path / "static", trials=20, static=True)
+    tools.tasks = both[:1]
+    run(tools, tmp_path / "static", trials=20)
+    assert lessons == [0, 20, 0, 0], "measurements are not learned from estimates"
 
 
 def test_events_tell_where_it_stands(tmp_path: Path) -> None:
