@@ -16,14 +16,16 @@ _FUNCTION = re.compile(r"^define [^\n]*\{\n(.*?)^\}", re.M | re.S)
 _BLOCK = re.compile(r"^([\w.$-]+):")
 _LABEL = re.compile(r"label %([\w.$-]+)")
 _PHI = re.compile(r"(%[\w.$-]+) = phi i\d+ (.*)")
-_INCOMING = re.compile(r"\[ (-?\d+), %")
+_START = re.compile(r"\[ (-?\d+), %")
+_NEXT = re.compile(r"\[ (%[\w.$-]+), %")
 _ADD = re.compile(r"(%[\w.$-]+) = add (?:nuw |nsw )*i\d+ (%[\w.$-]+), (-?\d+)")
 _COMPARE = re.compile(r"(%[\w.$-]+) = icmp (?:samesign )?(\w+) i\d+ (%[\w.$-]+), (-?\d+)")
 _BRANCH = re.compile(r"br i1 (%[\w.$-]+), ")
 #: The end of a thread's share of a parallel loop: no further than the loop's.
 _SHARE = re.compile(r"@llvm\.smin\.i32\(i32 %[\w.$-]+, i32 (\d+)\)")
-#: Trips of a comparison besides those to its bound.
-_BEYOND = {"eq": 0, "ne": 0, "ult": 0, "slt": 0, "ule": 1, "sle": 1}
+_OPPOSITES = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "le": "gt", "gt": "le"}
+#: How far from its bound a comparison is true at first.
+_BEYOND = {"eq": 0, "ge": 0, "gt": 1, "le": 0, "lt": -1}
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Trips:
 
     depth: int
     count: int | None
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """A variable that begins with a constant and grows by one; None for what is no constant."""
+
+    start: int | None
+    step: int | None
 
 
 def trips(ir: str, threads: int) -> list[Trips]:
@@ -92,27 +102,50 @@ def _count(
     following: Mapping[str, Sequence[str]],
 ) -> int | None:
     """The trips of a loop that counts from one constant to another."""
-    starts: dict[str, int | None] = {}
-    for phi in filter(None, map(_PHI.match, head)):
-        first = _INCOMING.search(phi[2])
-        starts[phi[1]] = int(first[1]) if first else None
     lines = [line for name in body for line in blocks[name]]
-    steps = {add[1]: (add[2], int(add[3])) for add in filter(None, map(_ADD.match, lines))}
+    sums = {add[1]: (add[2], int(add[3])) for add in filter(None, map(_ADD.match, lines))}
+    counters: dict[str, _Counter] = {}
+    for phi in filter(None, map(_PHI.match, head)):
+        start, step = _START.search(phi[2]), None
+        for value in _NEXT.findall(phi[2]):
+            of, by = _sum(value, sums)
+            step = by if of == phi[1] else step
+        counters[phi[1]] = _Counter(int(start[1]) if start else None, step)
     ends = {end[1]: end for end in filter(None, map(_COMPARE.match, lines))}
     for name in body:
         branch = _BRANCH.match(blocks[name][-1])
         if branch is None or all(to in body for to in following[name]):
             continue
-        if branch[1] in starts:  # a truth value that the second trip begins with
+        if branch[1] in counters:  # a truth value that the second trip begins with
             return 2
-        end = ends.get(branch[1])
-        if end is None or end[2] not in _BEYOND:
-            continue
-        variable, ahead = steps.get(end[3], (end[3], 0))
-        start = starts.get(variable)
-        step = next((by for of, by in steps.values() if of == variable), 0)
-        if start is not None and step:
-            # What is compared before its step has one trip more to go.
-            span = int(end[4]) - start + _BEYOND[end[2]] * step + (0 if ahead else step)
-            return max(1, -(-span // step))
+        if branch[1] in ends:
+            predicate, value, bound = ends[branch[1]].group(2, 3, 4)
+            of, by = _sum(value, sums)
+            stays = following[name][0] in body
+            count = _until(counters.get(of), by, _leaving(predicate, stays), int(bound))
+            if count is not None:
+                return count
     return None
+
+
+def _sum(value: str, sums: Mapping[str, tuple[str, int]]) -> tuple[str, int]:
+    """A value as another one plus a constant, as far back as additions go."""
+    total = 0
+    while value in sums:
+        value, by = sums[value]
+        total += by
+    return value, total
+
+
+def _leaving(predicate: str, stays: bool) -> str:
+    """The comparison by which a loop is left, without its sign."""
+    name = predicate[-2:]
+    return _OPPOSITES[name] if stays else name
+
+
+def _until(counter: _Counter | None, ahead: int, leaving: str, bound: int) -> int | None:
+    """Trips until a counter, so far ahead, compares with a bound."""
+    if counter is None or counter.start is None or not counter.step or leaving not in _BEYOND:
+        return None
+    way = bound + _BEYOND[leaving] - ahead - counter.start
+    return max(0, -(-way // counter.step)) + 1
