@@ -240,6 +240,23 @@ def test_without_zig_the_message_says_how_to_get_it(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("seconds", "lines"), [(0.0, 0), (0.5, 1)])
+def test_a_build_that_takes_long_says_why_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    seconds: float,
+    lines: int,
+) -> None:
+    """zig says nothing while it builds musl."""
+    link._say_why.cache_clear()
+    monkeypatch.setattr(link, "_LONG_S", 0.2)
+    monkeypatch.setattr(link, "_executable", lambda action: "sleep")
+    for _ in range(1 + lines):
+        link.zig([str(seconds)], tmp_path, "link")
+    assert [record.message.startswith("zig builds") for record in caplog.records] == [True] * lines
+
+
 def test_a_missing_kernel_is_one_line_that_names_it(
     build: Build, make_chain: Chain, tmp_path: Path
 ) -> None:

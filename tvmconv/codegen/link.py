@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import logging
 import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from tvmconv.errors import EnvironmentError_, InputError
@@ -19,6 +23,10 @@ _ABI_NAMES = ("create", "run", "destroy", "metadata", "error", "profile")
 #: What those for a GPU have besides.
 GPU_NAMES = ("replay",)
 TVM_SYMBOL = "__tvm_ffi_main"
+
+_LOG = logging.getLogger(__name__)
+#: Longer than zig takes for what it has done before.
+_LONG_S = 5.0
 
 COMPILE_FLAGS = (
     "-std=c11",
@@ -113,6 +121,24 @@ def _executable(action: str) -> str:
     return str(Path(spec.origin).with_name("zig"))
 
 
+@contextmanager
+def _told_if_long() -> Iterator[None]:
+    """Say why zig may take long, once it does."""
+    timer = threading.Timer(_LONG_S, _say_why)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@cache  # once a process
+def _say_why() -> None:
+    """Warn: where nobody has set up logging, that is a line on standard error."""
+    _LOG.warning("zig builds a system's C library when it is first used; this may take a minute")
+
+
 def zig(arguments: Sequence[str], folder: Path, action: str) -> None:
     """Run one zig command in a folder.
 
@@ -131,16 +157,17 @@ def zig(arguments: Sequence[str], folder: Path, action: str) -> None:
         zig is not installed, cannot be started, or fails; the message has its first error line.
     """
     try:
-        result = subprocess.run(
-            [_executable(action), *arguments],
-            cwd=folder,
-            env=_cache_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        with _told_if_long():
+            result = subprocess.run(
+                [_executable(action), *arguments],
+                cwd=folder,
+                env=_cache_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
     except OSError as error:
         raise EnvironmentError_(f"cannot {action}: zig cannot be started: {error}") from None
     if result.returncode:
