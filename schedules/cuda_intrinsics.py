@@ -21,17 +21,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tvmconv._tvm import TVMObject, s_tir, s_tir_stmt, tirx, tvm, tvm_ffi
+from tvmconv._tvm import TVMObject, s_tir, tirx, tvm_ffi
 from tvmconv.layout import itemsize
 
-#: Rows and columns of a tile; threads of a warp, and elements of a tile that each has.
-TILE, WARP, OWN = 16, 32, 8
+from .cuda_statements import REDUCE, SPATIAL, TILE, WARP, by_threads, described, implemented
+
+#: Elements of a tile that each thread has.
+OWN = 8
 #: Where slices lie: shared memory whose size the launch says, so that it may be large. And sums:
 #: TVM would put them over the slices, and then not know the type of either.
 SLICES, SUMS = "shared.dyn", "shared"
 #: Under which TVM's code generator asks where the elements of a tile are.
 _PLACES = "tirx.index_map.shared_16x16_to_ldmatrix_32x8_layout"
-_SPATIAL, _REDUCE = 0, 2
 #: Bytes of the longest load of a thread.
 _LOAD_BYTES = 16
 #: Rounds to TF32: to nearest, ties away from zero.
@@ -180,38 +181,38 @@ def _copy(
     def at(scope: str) -> Callable[..., list[Any]]:
         return lambda i, j: list(fragment(i, j)) if scope == "warp" else [i, j]
 
-    description = _described(
+    description = described(
         [written, read] if target == "warp" else [read, written],
-        (_SPATIAL, _SPATIAL),
+        (SPATIAL, SPATIAL),
         lambda i, j: tirx.BufferStore(written, read[tuple(at(source)(i, j))], at(target)(i, j)),
         [(read, at(source))],
         [(written, at(target))],
     )
     read, written = buffers(True)
-    body = _by_threads(lambda thread: implementation(written, read, thread))
+    body = by_threads(lambda thread: implementation(written, read, thread))
     parameters = [written, read] if target == "warp" else [read, written]
-    return _registered(name, description, _implemented(parameters, body, [read], [written]))
+    return _registered(name, description, implemented(parameters, body, [read], [written]))
 
 
 @cache
 def fill() -> str:
     """Set a tile of sums to zero."""
     sums = _warp("float32")
-    description = _described(
+    description = described(
         [sums],
-        (_SPATIAL, _SPATIAL),
+        (SPATIAL, SPATIAL),
         lambda i, j: tirx.BufferStore(sums, tirx.const(0.0, "float32"), list(fragment(i, j))),
         [],
         [(sums, lambda i, j: list(fragment(i, j)))],
     )
     sums = _warp("float32")
-    body = _by_threads(
+    body = by_threads(
         lambda thread: [
             tirx.BufferStore(sums, tirx.const(0.0, "float32"), [thread, tirx.const(own, "int32")])
             for own in range(OWN)
         ]
     )
-    return _registered("tvmconv.fill", description, _implemented([sums], body, [], [sums]))
+    return _registered("tvmconv.fill", description, implemented([sums], body, [], [sums]))
 
 
 @cache
@@ -233,9 +234,9 @@ def multiply(element: Element) -> str:
         return tirx.BufferStore(sums, sums[tuple(place)] + left * right, place)
 
     x, w, sums = _warp(element.dtype), _warp(element.dtype), _warp("float32")
-    description = _described(
+    description = described(
         [x, w, sums],
-        (_SPATIAL, _SPATIAL, _REDUCE),
+        (SPATIAL, SPATIAL, REDUCE),
         body,
         [(sums, at("i", "j")), (x, at("i", "k")), (w, at("k", "j"))],
         [(sums, at("i", "j"))],
@@ -257,7 +258,7 @@ def multiply(element: Element) -> str:
             for half in (0, 1)
         ]  # fmt: skip
 
-    implementation = _implemented([x, w, sums], _by_threads(instructions), [sums, x, w], [sums])
+    implementation = implemented([x, w, sums], by_threads(instructions), [sums, x, w], [sums])
     name = f"tvmconv.multiply_{element.name}_{element.terms}"
     return _registered(name, description, implementation)
 
@@ -280,74 +281,6 @@ def _shared(dtype: str, scope: str, strided: bool) -> TVMObject:
 
 def _call(name: str, dtype: str, *arguments: Any) -> TVMObject:
     return tirx.Evaluate(tirx.call_intrin(dtype, name, *arguments))
-
-
-def _range(extent: int) -> TVMObject:
-    return tvm.ir.Range.from_min_extent(0, extent)
-
-
-def _point(buffer: TVMObject, place: Sequence[Any]) -> TVMObject:
-    return tirx.BufferRegion(buffer, [tvm.ir.Range.from_min_extent(i, 1) for i in place])
-
-
-def _whole(buffer: TVMObject) -> TVMObject:
-    return tirx.BufferRegion(buffer, [_range(int(extent)) for extent in buffer.ty.shape])
-
-
-def _described(
-    parameters: Sequence[TVMObject],
-    kinds: Sequence[int],
-    body: Callable[..., TVMObject],
-    reads: Sequence[tuple[TVMObject, Callable[..., list[Any]]]],
-    writes: Sequence[tuple[TVMObject, Callable[..., list[Any]]]],
-) -> TVMObject:
-    """What an intrinsic computes: a block in a loop for each of its axes."""
-    loops = [tirx.Var(f"l{k}", "int32") for k in range(len(kinds))]
-    index = [tirx.Var(f"v{k}", "int32") for k in range(len(kinds))]
-    iterators = [
-        tirx.IterVar(_range(TILE), var, kind) for var, kind in zip(index, kinds, strict=True)
-    ]
-    inner = _block(
-        iterators,
-        [_point(buffer, at(*index)) for buffer, at in reads],
-        [_point(buffer, at(*index)) for buffer, at in writes],
-        body(*index),
-    )
-    nest = s_tir_stmt.SBlockRealize(loops, True, inner)
-    for loop in reversed(loops):
-        nest = tirx.For(loop, 0, TILE, tirx.ForKind.SERIAL, nest)
-    return _implemented(
-        parameters, nest, [buffer for buffer, _ in reads], [buffer for buffer, _ in writes]
-    )
-
-
-def _by_threads(body: Callable[[TVMObject], list[TVMObject]]) -> TVMObject:
-    """Statements of every thread of a warp."""
-    thread = tirx.Var("thread", "int32")
-    binding = tirx.IterVar(_range(WARP), tirx.Var("tx", "int32"), 1, "threadIdx.x")
-    statements = body(thread)
-    inner = statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
-    return tirx.For(thread, 0, WARP, tirx.ForKind.THREAD_BINDING, inner, binding)
-
-
-def _implemented(
-    parameters: Sequence[TVMObject],
-    body: TVMObject,
-    reads: Sequence[TVMObject],
-    writes: Sequence[TVMObject],
-) -> TVMObject:
-    """A function with a block around its statements."""
-    block = _block([], [_whole(b) for b in reads], [_whole(b) for b in writes], body)
-    return tirx.PrimFunc(list(parameters), s_tir_stmt.SBlockRealize([], True, block))
-
-
-def _block(
-    iterators: Sequence[TVMObject],
-    reads: Sequence[TVMObject],
-    writes: Sequence[TVMObject],
-    body: TVMObject,
-) -> TVMObject:
-    return s_tir_stmt.SBlock(iterators, reads, writes, "tile", body, None, [], [], {})
 
 
 def _registered(name: str, description: TVMObject, implementation: TVMObject) -> str:

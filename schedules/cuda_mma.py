@@ -19,8 +19,9 @@ from tvmconv.target import Target
 from . import cuda_intrinsics as intrinsics
 from . import cuda_threads
 from .cuda_contraction import pipeline
-from .cuda_intrinsics import SLICES, SUMS, TILE, WARP, Element
+from .cuda_intrinsics import SLICES, SUMS, Element
 from .cuda_product import axes_of, prepare, side_by_side
+from .cuda_statements import TILE, WARP
 from .cuda_threads import LOAD_LANES
 from .cuda_tile import BlockTile
 

@@ -15,8 +15,9 @@ from tvmconv.gpu import FLOP_PER_FMA, Device
 from tvmconv.target import Target
 
 from . import cuda_costs as costs
-from .cuda_intrinsics import TILE, WARP, Element
+from .cuda_intrinsics import Element
 from .cuda_mma import COLUMN_PAD, WarpTile
+from .cuda_statements import TILE, WARP
 from .cuda_tiles import Product, product_cycles, split_counts
 
 _WARP_ROWS, _WARP_COLUMNS = (16, 32, 64), (16, 32, 64)

@@ -45,8 +45,31 @@ def test_bound_by_hand() -> None:
     few = Problem.parse("dense:1x1:1")  # K = 2: min(4, 8 + 2 * sqrt(2)) = 4
     assert accuracy.error_bound(few, reference, magnitude).item() == pytest.approx(u * 23)
     assert 8 + 2 * sqrt(2) > 4
-    with pytest.raises(InputError, match="algorithm must be direct or one of winograd2"):
+    with pytest.raises(InputError, match="algorithm must be direct or one of tf32, winograd2"):
         accuracy.error_bound(problem, reference, magnitude, "fft")
+
+
+def test_bound_of_tf32_by_hand() -> None:
+    """d = min(2, 8/√T), T the products that an element has: padding has none."""
+    problem = Problem.parse("conv1d:1x128x4:1x3:padding=3,1")  # no product, 128, 256, 384, ..., 256
+    shape, u = problem.output_shape, 2.0**-24
+    reference, magnitude = np.full(shape, 3.0), np.full(shape, 5.0)
+    bound = accuracy.error_bound(problem, reference, magnitude, "tf32").reshape(-1)
+    products = np.array([1, 128, 256, 384, 384, 256])
+    d = np.minimum(2, 8 / np.sqrt(products))
+    c = 8 + 2 * sqrt(385)
+    np.testing.assert_allclose(bound, u * 3 + (c * u + d * 2.0**-11) * 5, rtol=1e-9)
+    few = Problem.parse("dense:1x15:1:bias=true")
+    bound = accuracy.error_bound(few, reference[:, :, 0], magnitude[:, :, 0], "tf32")
+    assert bound.item() == pytest.approx(u * 3 + (16 * u + 2 * 2.0**-11) * 5)
+
+
+def test_integers_are_exact_in_tf32() -> None:
+    trial = accuracy.trial(CONV, exact=True)
+    got = right(trial)
+    assert trial.check(got, "tf32").passed
+    got.flat[3] += 1
+    assert not trial.check(got, "tf32").passed
 
 
 def test_bound_passes_through_the_activation() -> None:

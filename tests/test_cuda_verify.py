@@ -77,6 +77,29 @@ def test_network() -> None:
     assert [check.shape for check in report.outputs] == [(1, 7, 1, 1)]
 
 
+def test_network_of_tf32() -> None:
+    """Only the second convolution is on blocks; the first reads the plain image."""
+    report = tvmconv.verify(small_network(), target="cuda-sm80", emulate=True, allow_tf32=True)
+    assert report.ok
+    assert report.arithmetic == "factors may be rounded to TF32, by 2^-11 of each"
+    target, images = emulation.on_this_host(load_target("cuda-sm80")), emulation.emulated_images
+    with emulation.emulation(target):
+        module = tvmconv.compile(small_network(), target=target, allow_tf32=True, images=images)
+    assert [s["algorithm"] for s in module.metadata["steps"] if "algorithm" in s] == ["tf32"]
+
+
+def test_wrong_products_are_not_taken_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Factors with 7 bits after the point, as of bfloat16, where TF32 has 10."""
+    plant(
+        monkeypatch,
+        lambda source: source.replace(
+            "return __uint_as_float(rounded)", "return __uint_as_float(rounded & 0xffff0000)"
+        ),
+    )
+    problem = "conv2d:1x32x9x9:32x3x3:padding=1"
+    assert not tvmconv.verify(problem, target="cuda-sm80", emulate=True, allow_tf32=True).ok
+
+
 def test_command(tvmconv: Callable[..., Result]) -> None:
     result = tvmconv("verify", PROBLEM, "--target", "cuda-sm80", "--emulate", "--json")
     assert (result.code, result.err) == (0, "")

@@ -32,9 +32,11 @@ Format: TypeAlias = Literal["shared", "static", "tvm"]
 Weights: TypeAlias = "npt.NDArray[Any] | bytes | bytearray | memoryview | Path"
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
-SOURCES = ("model", "pool", "backend", "workspace", "error", "cpus", "layout", "features")
+SOURCES = (
+    "model", "interface", "pool", "backend", "workspace", "error", "cpus", "layout", "features",
+)  # fmt: skip
 #: Those that define or call functions of the interface.
-PREFIXED = ("model", "cuda_model", "tvm_entry")
+PREFIXED = ("model", "cuda_model", "interface", "tvm_entry")
 
 
 @dataclass(frozen=True)

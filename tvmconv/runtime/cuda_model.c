@@ -1,4 +1,4 @@
-/* The C interface of a model for CUDA: one device, its memory, and a graph of all launches that a run replays. */
+/* An instance of a model for CUDA: one device, its memory, and a graph of all launches that a run replays. */
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -184,17 +184,6 @@ void tvmconv_destroy(tvmconv_model *model) {
 
 /* --- run */
 
-static int check(const tvmconv_model *model, const void *const inputs[], void *const outputs[]) {
-  if (!model) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "the model is NULL");
-  if ((!inputs && plan->input_count) || (!outputs && plan->output_count))
-    return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "the array of %s is NULL", inputs ? "outputs" : "inputs");
-  for (int i = 0; i < plan->input_count; i++)
-    if (!inputs[i]) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "input '%s' is NULL", plan->inputs[i].name);
-  for (int i = 0; i < plan->output_count; i++)
-    if (!outputs[i]) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "output '%s' is NULL", plan->outputs[i].name);
-  return tvmconv_error_clear();
-}
-
 static int copy(tvmconv_model *model, CUdeviceptr destination, CUdeviceptr source, const tvmconv_port *port) {
   TRY(model->cuda->cuMemcpyAsync(destination, source, (size_t)port->bytes, model->stream), TVMCONV_KERNEL_FAILED,
       port->name);
@@ -267,19 +256,9 @@ static int leave(tvmconv_model *model, int code) {
   return code;
 }
 
-static int run(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
-  int code = check(model, inputs, outputs);
-  if (!code) code = enter(model);
+int tvmconv_model_run(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
+  int code = enter(model);
   return code ? code : leave(model, run_on_device(model, inputs, outputs, times));
-}
-
-int tvmconv_run(tvmconv_model *model, const void *const inputs[], void *const outputs[]) {
-  return run(model, inputs, outputs, NULL);
-}
-
-int tvmconv_profile(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
-  if (!times) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "the array of times is NULL");
-  return run(model, inputs, outputs, times);
 }
 
 /* Graphs one after the other between two events. */
@@ -308,6 +287,6 @@ int tvmconv_replay(tvmconv_model *model, int runs, double *seconds) {
   return code ? code : leave(model, replay(model, runs, seconds));
 }
 
-const char *tvmconv_metadata(void) { return plan->metadata; }
-
-const char *tvmconv_error(void) { return tvmconv_error_text(); }
+tvmconv_signature tvmconv_model_signature(void) {
+  return (tvmconv_signature){plan->inputs, plan->outputs, plan->input_count, plan->output_count, plan->metadata};
+}

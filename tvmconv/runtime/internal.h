@@ -12,6 +12,17 @@
 #define TVMCONV_ALIGNMENT 64 /* what TVM's kernels assume of every buffer */
 #define TVMCONV_ERROR_BYTES 512
 
+/* model.c or cuda_model.c: what interface.c has to know of a model, and a run of it with arguments that were checked;
+ * times: NULL, or a place for the seconds of each step. */
+typedef struct {
+  const tvmconv_port *inputs, *outputs;
+  int32_t input_count, output_count;
+  const char *metadata;
+} tvmconv_signature;
+
+tvmconv_signature tvmconv_model_signature(void);
+int tvmconv_model_run(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times);
+
 /* error.c: the calling thread's message. */
 const char *tvmconv_error_text(void);
 void tvmconv_error_set(const char *text);

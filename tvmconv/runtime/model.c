@@ -1,4 +1,4 @@
-/* The five functions of the C interface, and tvmconv_profile: an instance of the model and its step loop. */
+/* An instance of the model and its step loop. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdlib.h>
@@ -178,24 +178,11 @@ static int run_steps(const call *c, double *times) {
   return 0;
 }
 
-static int check(const tvmconv_model *model, const void *const inputs[], void *const outputs[]) {
-  if (!model) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "the model is NULL");
-  if ((!inputs && plan->input_count) || (!outputs && plan->output_count))
-    return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "the array of %s is NULL", inputs ? "outputs" : "inputs");
-  for (int i = 0; i < plan->input_count; i++)
-    if (!inputs[i]) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "input '%s' is NULL", plan->inputs[i].name);
-  for (int i = 0; i < plan->output_count; i++)
-    if (!outputs[i]) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "output '%s' is NULL", plan->outputs[i].name);
-  return tvmconv_error_clear();
-}
-
-static int run(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
-  int code = check(model, inputs, outputs);
-  if (code) return code;
+int tvmconv_model_run(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
   const call c = {model, inputs, outputs};
   void *previous;
   pthread_mutex_lock(&model->lock);
-  code = tvmconv_pool_enter(model->pool, &previous);
+  int code = tvmconv_pool_enter(model->pool, &previous);
   if (!code) {
     bind_ports(&c);
     code = run_steps(&c, times);
@@ -205,15 +192,6 @@ static int run(tvmconv_model *model, const void *const inputs[], void *const out
   return code;
 }
 
-int tvmconv_run(tvmconv_model *model, const void *const inputs[], void *const outputs[]) {
-  return run(model, inputs, outputs, NULL);
+tvmconv_signature tvmconv_model_signature(void) {
+  return (tvmconv_signature){plan->inputs, plan->outputs, plan->input_count, plan->output_count, plan->metadata};
 }
-
-int tvmconv_profile(tvmconv_model *model, const void *const inputs[], void *const outputs[], double *times) {
-  if (!times) return tvmconv_fail(TVMCONV_BAD_ARGUMENT, "the array of times is NULL");
-  return run(model, inputs, outputs, times);
-}
-
-const char *tvmconv_metadata(void) { return plan->metadata; }
-
-const char *tvmconv_error(void) { return tvmconv_error_text(); }

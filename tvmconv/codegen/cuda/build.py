@@ -27,7 +27,7 @@ from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.runtime.inspect import DEFAULT_PREFIX
 from tvmconv.target import Target
 
-_SOURCES = ("cuda_model", "cuda_images", "cuda_driver", "error", "features")
+_SOURCES = ("cuda_model", "cuda_images", "cuda_driver", "interface", "error", "features")
 #: Where the images lie in a file, and to what each is aligned there.
 IMAGES_SECTION, IMAGE_ALIGNMENT = ".tvmconv.images", 64
 

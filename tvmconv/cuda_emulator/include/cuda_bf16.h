@@ -1,5 +1,7 @@
-// nv_bfloat16 and nv_bfloat162: every operation is done in float and rounded once, to nearest even.
+// nv_bfloat16 and nv_bfloat162; rounding is to nearest even.
 #pragma once
+
+#include "tvmconv_emulator_halves.h"
 
 struct __nv_bfloat16_raw { unsigned short x; };
 
@@ -33,17 +35,7 @@ struct alignas(4) __nv_bfloat162 {
 typedef __nv_bfloat162 nv_bfloat162;
 static inline nv_bfloat162 make_bfloat162(nv_bfloat16 x, nv_bfloat16 y) { return {x, y}; }
 
-static inline nv_bfloat16 operator+(nv_bfloat16 a, nv_bfloat16 b) { return (float)a + (float)b; }
-static inline nv_bfloat16 operator-(nv_bfloat16 a, nv_bfloat16 b) { return (float)a - (float)b; }
-static inline nv_bfloat16 operator*(nv_bfloat16 a, nv_bfloat16 b) { return (float)a * (float)b; }
-static inline nv_bfloat16 operator/(nv_bfloat16 a, nv_bfloat16 b) { return (float)a / (float)b; }
-static inline nv_bfloat16 operator-(nv_bfloat16 a) { return -(float)a; }
-static inline bool operator<(nv_bfloat16 a, nv_bfloat16 b) { return (float)a < (float)b; }
-static inline bool operator<=(nv_bfloat16 a, nv_bfloat16 b) { return (float)a <= (float)b; }
-static inline bool operator>(nv_bfloat16 a, nv_bfloat16 b) { return (float)a > (float)b; }
-static inline bool operator>=(nv_bfloat16 a, nv_bfloat16 b) { return (float)a >= (float)b; }
-static inline bool operator==(nv_bfloat16 a, nv_bfloat16 b) { return (float)a == (float)b; }
-static inline bool operator!=(nv_bfloat16 a, nv_bfloat16 b) { return (float)a != (float)b; }
+EMU_HALF_ARITHMETIC(nv_bfloat16)
 
 static inline float __bfloat162float(nv_bfloat16 a) { return a; }
 static inline nv_bfloat16 __float2bfloat16(float a) { return a; }
@@ -53,23 +45,3 @@ static inline nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {a, 
 static inline nv_bfloat162 __float22bfloat162_rn(float2 a) { return {a.x, a.y}; }
 static inline unsigned short __bfloat16_as_ushort(nv_bfloat16 a) { return a.value; }
 static inline nv_bfloat16 __ushort_as_bfloat16(unsigned short a) { return __nv_bfloat16_raw{a}; }
-static inline nv_bfloat16 __hadd(nv_bfloat16 a, nv_bfloat16 b) { return a + b; }
-static inline nv_bfloat16 __hsub(nv_bfloat16 a, nv_bfloat16 b) { return a - b; }
-static inline nv_bfloat16 __hmul(nv_bfloat16 a, nv_bfloat16 b) { return a * b; }
-static inline nv_bfloat16 __habs(nv_bfloat16 a) { return __builtin_fabsf(a); }
-static inline nv_bfloat16 __hmax(nv_bfloat16 a, nv_bfloat16 b) { return __builtin_fmaxf(a, b); }
-static inline nv_bfloat16 __hmin(nv_bfloat16 a, nv_bfloat16 b) { return __builtin_fminf(a, b); }
-static inline bool __hgt(nv_bfloat16 a, nv_bfloat16 b) { return a > b; }
-static inline bool __hlt(nv_bfloat16 a, nv_bfloat16 b) { return a < b; }
-#define EMU_BFLOAT_UNARY(name, function) \
-    static inline nv_bfloat16 name(nv_bfloat16 a) { return function((float)a); }
-EMU_BFLOAT_UNARY(hexp, expf)
-EMU_BFLOAT_UNARY(hlog, logf)
-EMU_BFLOAT_UNARY(hsqrt, sqrtf)
-EMU_BFLOAT_UNARY(hrsqrt, rsqrtf)
-EMU_BFLOAT_UNARY(htanh, tanhf)
-EMU_BFLOAT_UNARY(hfloor, floorf)
-EMU_BFLOAT_UNARY(hceil, ceilf)
-EMU_BFLOAT_UNARY(htrunc, truncf)
-EMU_BFLOAT_UNARY(hrint, rintf)
-#undef EMU_BFLOAT_UNARY

@@ -1,5 +1,7 @@
-// half and half2: every operation is done in float and rounded once, as on the device.
+// half and half2.
 #pragma once
+
+#include "tvmconv_emulator_halves.h"
 
 struct __half_raw { unsigned short x; };
 
@@ -32,17 +34,7 @@ struct alignas(4) __half2 {
 typedef __half2 half2;
 static inline half2 make_half2(half x, half y) { return half2(x, y); }
 
-static inline half operator+(half a, half b) { return (float)a + (float)b; }
-static inline half operator-(half a, half b) { return (float)a - (float)b; }
-static inline half operator*(half a, half b) { return (float)a * (float)b; }
-static inline half operator/(half a, half b) { return (float)a / (float)b; }
-static inline half operator-(half a) { return -(float)a; }
-static inline bool operator<(half a, half b) { return (float)a < (float)b; }
-static inline bool operator<=(half a, half b) { return (float)a <= (float)b; }
-static inline bool operator>(half a, half b) { return (float)a > (float)b; }
-static inline bool operator>=(half a, half b) { return (float)a >= (float)b; }
-static inline bool operator==(half a, half b) { return (float)a == (float)b; }
-static inline bool operator!=(half a, half b) { return (float)a != (float)b; }
+EMU_HALF_ARITHMETIC(half)
 
 static inline float __half2float(half a) { return (float)a; }
 static inline half __float2half(float a) { return a; }
@@ -61,22 +53,7 @@ static inline half2 __half2half2(half a) { return half2(a, a); }
 static inline half __low2half(half2 a) { return a.x; }
 static inline half __high2half(half2 a) { return a.y; }
 
-static inline half __hadd(half a, half b) { return a + b; }
-static inline half __hsub(half a, half b) { return a - b; }
-static inline half __hmul(half a, half b) { return a * b; }
-static inline half __hdiv(half a, half b) { return a / b; }
-static inline half __hneg(half a) { return -a; }
-static inline half __habs(half a) { return __builtin_fabsf(a); }
 static inline half __hfma(half a, half b, half c) { return __builtin_fma((double)(float)a, (double)(float)b, (double)(float)c); }
-static inline half __hmax(half a, half b) { return __builtin_fmaxf(a, b); }
-static inline half __hmin(half a, half b) { return __builtin_fminf(a, b); }
-static inline bool __hgt(half a, half b) { return a > b; }
-static inline bool __hge(half a, half b) { return a >= b; }
-static inline bool __hlt(half a, half b) { return a < b; }
-static inline bool __hle(half a, half b) { return a <= b; }
-static inline bool __heq(half a, half b) { return a == b; }
-static inline bool __hne(half a, half b) { return a != b; }
-static inline bool __hisnan(half a) { return __builtin_isnan((float)a); }
 static inline half2 __hadd2(half2 a, half2 b) { return half2(a.x + b.x, a.y + b.y); }
 static inline half2 __hsub2(half2 a, half2 b) { return half2(a.x - b.x, a.y - b.y); }
 static inline half2 __hmul2(half2 a, half2 b) { return half2(a.x * b.x, a.y * b.y); }
@@ -85,21 +62,3 @@ static inline half2 __hfma2(half2 a, half2 b, half2 c) {
 }
 static inline half2 __hmax2(half2 a, half2 b) { return half2(__hmax(a.x, b.x), __hmax(a.y, b.y)); }
 static inline half2 __hmin2(half2 a, half2 b) { return half2(__hmin(a.x, b.x), __hmin(a.y, b.y)); }
-#define EMU_HALF_UNARY(name, function) \
-    static inline half name(half a) { return function((float)a); }
-EMU_HALF_UNARY(hexp, expf)
-EMU_HALF_UNARY(hexp2, exp2f)
-EMU_HALF_UNARY(hlog, logf)
-EMU_HALF_UNARY(hlog2, log2f)
-EMU_HALF_UNARY(hlog10, log10f)
-EMU_HALF_UNARY(hsqrt, sqrtf)
-EMU_HALF_UNARY(hrsqrt, rsqrtf)
-EMU_HALF_UNARY(hrcp, __frcp_rn)
-EMU_HALF_UNARY(hsin, sinf)
-EMU_HALF_UNARY(hcos, cosf)
-EMU_HALF_UNARY(htanh, tanhf)
-EMU_HALF_UNARY(hfloor, floorf)
-EMU_HALF_UNARY(hceil, ceilf)
-EMU_HALF_UNARY(htrunc, truncf)
-EMU_HALF_UNARY(hrint, rintf)
-#undef EMU_HALF_UNARY
