@@ -105,6 +105,11 @@ class Device:
         lanes = self.multiprocessors * self.f32_lanes
         return lanes * FLOP_PER_FMA * self.clock_ghz / 1e3
 
+    def tflops(self, kind: str) -> float:
+        """Peak of "float32", "tf32", "float16" or "bfloat16", on tensor cores where there are."""
+        rates = {"tf32": self.tf32_tflops, "float16": self.f16_tflops, "bfloat16": self.bf16_tflops}
+        return rates.get(kind) or self.f32_tflops
+
     @property
     def dram_bytes_per_cycle(self) -> float:
         """A multiprocessor's share of the memory's bandwidth."""

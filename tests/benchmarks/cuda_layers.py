@@ -40,24 +40,26 @@ def main() -> None:
     parser.add_argument("--batch", action="append", type=int, default=[])
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--half", action="store_true", help="float16 with sums in float32")
+    parser.add_argument("--allow-tf32", action="store_true", help="float32 multiplied as TF32")
     parser.add_argument("--markdown", action="store_true", help="one table of all, for a README")
     options = parser.parse_args()
     dtype = "float16" if options.half else "float32"
+    kind = "tf32" if options.allow_tf32 else dtype
     reports: dict[str, GpuStaticReport] = {}
     for name in options.target:
         target = load_target(name)
         for batch in options.batch or [1]:
             layers = layers_of(options.network, batch, dtype)
             title = f"{target.description.removeprefix('NVIDIA ')}, batch {batch}"
-            reports[title] = gpu_static_report(layers, target=target)
+            reports[title] = gpu_static_report(layers, target=target, allow_tf32=options.allow_tf32)
     if options.markdown:
         print(markdown(reports))
     else:
         for title, report in reports.items():
-            show(f"{title}, {dtype}", report)
+            show(f"{title}, {kind}", report)
     for title, report in reports.items():
         worst = max(report.scores, key=lambda score: score.ratio)
-        print(f"{title}, {dtype}: {report.summary()}; worst {worst.ratio:.2f} ({worst.kernel})")
+        print(f"{title}, {kind}: {report.summary()}; worst {worst.ratio:.2f} ({worst.kernel})")
 
 
 def show(title: str, report: GpuStaticReport) -> None:

@@ -46,11 +46,12 @@ STEPS = {"device": 0.02, "verify": 0.13, "tune": 0.45, "layers": 0.2, "networks"
 TUNED = (
     ("layers", "float16", (1, 8), 0.4),
     ("networks", "float16", (1,), 0.3),
-    ("layers", "float32", (1, 8), 0.15),
-    ("networks", "float32", (1,), 0.15),
+    ("layers", "tf32", (1, 8), 0.15),
+    ("layers", "float32", (1, 8), 0.1),
+    ("networks", "tf32", (1,), 0.05),
 )
-#: Beside PyTorch's with TF32, which ours do not use, stand ours in float32.
-PRECISIONS = {"float16": "float16", "float32": "float32", "tf32": "float32"}
+#: What is stored in float16; float32, of which tensor cores multiply TF32; and float32 to the bit.
+PRECISIONS = ("float16", "tf32", "float32")
 BATCHES = (1, 8, 64)
 #: From this batch on only the six layers of ResNet-50: a reference takes NumPy half a minute each.
 _FEW_LAYERS = 64
@@ -131,8 +132,9 @@ class Day:
         """The module that builds candidates."""
         return "tvmconv.cuda_emulator.builder" if self.dry else ""
 
-    def layers(self, batch: int, dtype: str) -> list[Any]:
+    def layers(self, batch: int, precision: str) -> list[Any]:
         """The layers that are tuned and compared."""
+        dtype = "float32" if precision == "tf32" else precision
         if self.dry:
             return [TINY_LAYER.format(batch=batch, dtype=dtype)]
         found = [layer for name in NETWORKS for layer in layers_of(name, batch, dtype)]
@@ -146,6 +148,11 @@ class Day:
 
             return {"small": small_network()}
         return {name: light_model(name, batch=batch) for name in light_models()}
+
+    def stored(self, precision: str) -> dict[str, Any]:
+        """Options of a network's compilation."""
+        tf32 = precision == "tf32"
+        return {"precision": "float32" if tf32 else precision, "allow_tf32": tf32}
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -193,11 +200,11 @@ def verify(day: Day) -> None:
     def network(pair: tuple[str, Any]) -> Iterator[dict[str, Any]]:
         name, precision = pair
         model = day.networks(1)[name]
-        report = verify_model(model, day.target, precision=precision, emulate=day.dry)
+        report = verify_model(model, day.target, emulate=day.dry, **day.stored(precision))
         ratio = max(output.ratio for output in report.outputs)
         yield {"item": f"{name} {precision}", "ok": report.ok, "ratio": ratio, "why": ""}
 
-    kinds = ("float32",) if day.dry else ("float32", "float16")
+    kinds = ("float32",) if day.dry else PRECISIONS
     day.each("verify", [(name, kind) for kind in kinds for name in day.networks(1)], network)
 
 
@@ -214,8 +221,8 @@ def tune(day: Day) -> None:
             sources = [layer for batch in batches for layer in day.layers(batch, precision)]
         else:
             sources = [model for batch in batches for model in day.networks(batch).values()]
-        stored = precision if what == "networks" else "float32"
-        tools = Tools(day.target, usable_cores(), precision=stored, builder=day.builder())
+        stored = day.stored(precision if what == "networks" or precision == "tf32" else "float32")
+        tools = Tools(day.target, usable_cores(), builder=day.builder(), **stored)
         report = tune_all(
             sources,
             day.target,
@@ -243,26 +250,26 @@ def layers(day: Day) -> None:
 
     chooser = Chooser.of(day.target, open_logs(day.logs, day.target))
 
-    def scheduled(text: str) -> tuple[Any, Any]:
-        (task,), _ = extract([text], day.target)
+    def scheduled(text: str, precision: str) -> tuple[Any, Any]:
+        (task,), _ = extract([text], day.target, allow_tf32=precision == "tf32")
         return task.specs[0], chooser.schedule(task.specs[0])
 
     def some(entry: tuple[str, int, list[str]]) -> Iterator[dict[str, Any]]:
-        dtype, batch, texts = entry
-        outcomes = measurer.compare([scheduled(text) for text in texts])
+        precision, batch, texts = entry
+        outcomes = measurer.compare([scheduled(text, precision) for text in texts])
         for text, outcome in zip(texts, outcomes, strict=True):
             if outcome.status != "ok":
                 day.note("failed", step="layers", item=text, why=outcome.message)
                 continue
-            found = {"item": text, "batch": batch, "dtype": dtype}
+            found = {"item": text, "batch": batch, "precision": precision}
             found["ours_us"] = min(outcome.times_us)
-            yield found | _of_torch(dtype, lambda torch, text=text: torch.layer(text))
+            yield found | _of_torch(precision, lambda torch, text=text: torch.layer(text))
 
     groups = [
-        (dtype, batch, group)
+        (precision, batch, group)
         for batch in day.batches
-        for dtype in ("float16", "float32")
-        for group in _groups([getattr(one, "problem", one) for one in day.layers(batch, dtype)])
+        for precision in PRECISIONS
+        for group in _groups([getattr(one, "problem", one) for one in day.layers(batch, precision)])
     ]
     with Measurer(day.target, jobs=usable_cores(), builder=day.builder()) as measurer:
         day.each("layer", groups, some)
@@ -283,11 +290,11 @@ def networks(day: Day) -> None:
     from tvmconv.runtime.loader import load as load_module
     from tvmconv.verify import random_feeds
 
-    names, types = [*day.networks(1)], ("float16", "float32")
-    kinds = [(batch, dtype, name) for batch in day.batches for dtype in types for name in names]
+    names = [*day.networks(1)]
+    kinds = [(batch, kind, name) for batch in day.batches for kind in PRECISIONS for name in names]
 
     def one(entry: tuple[int, str, str]) -> Iterator[dict[str, Any]]:
-        batch, dtype, name = entry
+        batch, precision, name = entry
         path = compiled[entry].result()
         graph = load(day.networks(batch)[name])
         with load_module(path) as module:
@@ -297,9 +304,10 @@ def networks(day: Day) -> None:
             runs = 1 if day.dry else max(3, int(0.1 / max(module.replay(3), 1e-6)))
             ours_us = 1e6 * min(module.replay(runs) for _ in range(5))
             tuned = module.metadata["tuned_kernels"]
-        found = {"item": name, "batch": batch, "dtype": dtype, "ours_us": ours_us, "tuned": tuned}
+        found = {"item": name, "batch": batch, "precision": precision}
+        found |= {"ours_us": ours_us, "tuned": tuned}
         (x,) = feeds.values()
-        yield found | _of_torch(dtype, lambda torch: torch.network(graph, x, expected))
+        yield found | _of_torch(precision, lambda torch: torch.network(graph, x, expected))
 
     workers = max(1, min(usable_cores() - 1, len(kinds)))
     with ProcessPoolExecutor(1 if day.dry else workers, get_context("spawn")) as pool:
@@ -312,23 +320,23 @@ def compile_network(day: Day, kind: tuple[int, str, str]) -> Path:
     """Compile a network to a file, in a process of its own."""
     from tvmconv.compiler import compile_to_file
 
-    batch, dtype, name = kind
-    path = day.out / f"{name}-{dtype}-{batch}.so"
-    options = {"target": day.target, "log": day.logs, "precision": dtype, **day.images()}
+    batch, precision, name = kind
+    path = day.out / f"{name}-{precision}-{batch}.so"
+    options = {"target": day.target, "log": day.logs, **day.stored(precision), **day.images()}
     return compile_to_file(day.networks(batch)[name], path, **options)
 
 
-def _of_torch(dtype: str, work: Callable[[Any], dict[str, float]]) -> dict[str, Any]:
-    """PyTorch's best time in each precision that stands beside ours, or why there is none."""
+def _of_torch(precision: str, work: Callable[[Any], dict[str, float]]) -> dict[str, Any]:
+    """PyTorch's best time, and that of each form, or why there is none."""
     try:
         from tests.benchmarks.gpu_torch import Torch
 
-        times = {name: work(Torch(name)) for name, own in PRECISIONS.items() if own == dtype}
+        forms = work(Torch(precision))
     except ImportError as error:
-        return {"torch": {}, "torch_failed": f"PyTorch is not there: {error}"}
+        return {"torch_failed": f"PyTorch is not there: {error}"}
     except Exception as error:  # noqa: BLE001 - our time is still of use
-        return {"torch": {}, "torch_failed": f"{type(error).__name__}: {str(error)[:200]}"}
-    return {"torch": {name: min(forms.values()) for name, forms in times.items()}, "forms": times}
+        return {"torch_failed": f"{type(error).__name__}: {str(error)[:200]}"}
+    return {"torch_us": min(forms.values()), "forms": forms}
 
 
 # --- the table
@@ -349,9 +357,9 @@ def table(day: Day) -> None:
     rows = [*day.records("layer"), *day.records("network")]
     for kind in ("layer", "network"):
         for batch in BATCHES:
-            for precision, dtype in PRECISIONS.items():
+            for precision in PRECISIONS:
                 group = [r for r in rows if r["kind"] == kind and r["batch"] == batch]
-                _add(shown, [r for r in group if r["dtype"] == dtype], kind, precision)
+                _add(shown, [r for r in group if r["precision"] == precision], kind, precision)
     console.print(shown)
     for record in [*day.records("failed"), *day.records("late")]:
         console.print(", ".join(f"{k} {v}" for k, v in record.items()))
@@ -361,7 +369,7 @@ def _add(shown: Table, rows: list[dict[str, Any]], kind: str, precision: str) ->
     """Add a group's rows and its geometric mean."""
     ratios = []
     for row in rows:
-        other = row["torch"].get(precision)
+        other = row.get("torch_us")
         ratio = other / row["ours_us"] if other else None
         ratios += [ratio] if ratio else []
         cells = ("", "") if not ratio else (f"{other:.1f}", f"{ratio:.2f}")

@@ -99,7 +99,11 @@ def cold_bytes(weights: int, target: Target) -> int:
 
 
 def extract(
-    sources: Sequence[Any], target: Target, batch: int | None = None, precision: str = "float32"
+    sources: Sequence[Any],
+    target: Target,
+    batch: int | None = None,
+    precision: str = "float32",
+    allow_tf32: bool = False,
 ) -> tuple[list[Task], list[str]]:
     """Compile models and problems down to kernels, and collect these.
 
@@ -111,6 +115,8 @@ def extract(
         Extent of a symbolic first axis.
     precision : str
         What models are stored in: see :mod:`tvmconv.graph.precision`.
+    allow_tf32 : bool
+        Whether a GPU's tensor cores may round float32 to TF32.
 
     Returns
     -------
@@ -124,13 +130,21 @@ def extract(
     InputError
         If a model or problem cannot be compiled.
     """
+    from tvmconv.autoschedule.choose import Chooser
+    from tvmconv.compiler import lower_graph
+
+    if allow_tf32:
+        target.require_tf32()
     tasks: dict[str, Task] = {}
     networks: list[str] = []
     for source in sources:
         graph, name, is_problem = _load(source, batch, precision)
         networks.append(name if name not in networks else f"{name}#{len(networks) + 1}")
         weights = 0 if is_problem else _weight_bytes(graph)
-        lowered = _lower(graph, target, weights, on_blocks=is_problem)
+        chooser = Chooser.of(target)
+        chooser.cold_bytes, chooser.allow_tf32 = weights, allow_tf32
+        chooser.blocks_only = chooser.blocks_only or is_problem
+        lowered = lower_graph(graph, target, chooser=chooser)
         for key, specs, count in _kernels(lowered, target, network=not is_problem):
             found = Task(specs)
             if is_problem and not target.is_gpu:
@@ -165,25 +179,16 @@ def _load(source: Any, batch: int | None, precision: str) -> tuple[Graph, str, b
     return graph, (Path(source).stem if is_path else graph.name or "model"), False
 
 
-def _lower(graph: Graph, target: Target, weights: int, *, on_blocks: bool) -> Lowered:
-    """Lower a graph as without a log, or on blocks throughout."""
-    from tvmconv.autoschedule.choose import Chooser
-    from tvmconv.compiler import lower_graph
-
-    chooser = Chooser.of(target)
-    chooser.cold_bytes, chooser.blocks_only = weights, chooser.blocks_only or on_blocks
-    return lower_graph(graph, target, chooser=chooser)
-
-
 def _add_planes(task: Task, graph: Graph, target: Target) -> None:
     """Add a problem's kernel on planes, and find out which is compiled without a log."""
+    from tvmconv.compiler import lower_graph
     from tvmconv.graph.forms import BOTH, planes_of
 
     if task.specs[0].op not in BOTH:
         return
     planes = planes_of(task.specs[0])
     task.specs = (*task.specs, planes)
-    compiled = _lower(graph, target, 0, on_blocks=False).kernels.values()
+    compiled = lower_graph(graph, target).kernels.values()
     if any(canonical(spec).text == planes.text for spec in compiled):
         task.untuned = planes
 

@@ -51,6 +51,7 @@ def tune(
     threads: int | None = None,
     batch: int | None = None,
     precision: str = "float32",
+    allow_tf32: bool = False,
     shipped: bool = True,
     patience: int = PATIENCE,
     tools: Tools | None = None,
@@ -84,6 +85,8 @@ def tune(
         Extent of a symbolic first axis.
     precision : {"float32", "float16"}
         What models are stored in; float16 for GPUs only.
+    allow_tf32 : bool
+        Whether a GPU's tensor cores may round float32 to TF32.
     shipped : bool
         Whether to begin from the records that come with the package.
     patience : int
@@ -133,7 +136,12 @@ def tune(
     log_file = Log((log or default_folder()) / machine.name / "records.jsonl")
     require_writable(log_file.path)
     tools = tools or Tools(
-        machine, jobs or usable_cores(), device=runner, precision=precision, static=static
+        machine,
+        jobs or usable_cores(),
+        device=runner,
+        precision=precision,
+        allow_tf32=allow_tf32,
+        static=static,
     )
     is_one = isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence)
     tasks, networks = tools.extract([models] if is_one else list(models), batch)
@@ -194,6 +202,8 @@ class Tools:
         What measures elsewhere.
     precision : str
         What models are stored in.
+    allow_tf32 : bool
+        Whether a GPU's tensor cores may round float32 to TF32.
     builder : str
         The module that builds candidates, if not the target's own.
     static : bool
@@ -205,6 +215,7 @@ class Tools:
     clock: Clock = field(default_factory=Clock)
     device: Runner | None = None
     precision: str = "float32"
+    allow_tf32: bool = False
     builder: str = ""
     static: bool = False
     _spaces: dict[str, Space] = field(default_factory=dict)
@@ -213,7 +224,7 @@ class Tools:
         """Collect the kernels of models and problems."""
         from tvmconv.autoschedule.tasks import extract
 
-        return extract(sources, self.target, batch, self.precision)
+        return extract(sources, self.target, batch, self.precision, self.allow_tf32)
 
     def candidates(self, spec: KernelSpec) -> list[Candidate]:
         """A workload's design space, the model's favourite first."""

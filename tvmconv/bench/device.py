@@ -37,6 +37,7 @@ def bench_on_device(
     layers: bool = False,
     batch: int | None = None,
     precision: str = "float32",
+    allow_tf32: bool = False,
     log: Sequence[Path] | None = None,
     tuned: bool = True,
     progress: Progress | None = None,
@@ -45,7 +46,7 @@ def bench_on_device(
 
     Parameters
     ----------
-    models, rounds, layers, batch, precision, log, tuned, progress
+    models, rounds, layers, batch, precision, allow_tf32, log, tuned, progress
         As for :func:`tvmconv.bench.run.bench_models`.
     target : Target
         What the machine is.
@@ -70,6 +71,8 @@ def bench_on_device(
     options = {"target": target, "threads": threads, "log": log, "tuned": tuned}
     if precision != "float32":
         options["precision"] = precision
+    if allow_tf32:
+        options["allow_tf32"] = True
     results: list[ModelResult] = []
     errors: list[tuple[Source, Exception]] = []
     machine: tuple[str, ...] = ()

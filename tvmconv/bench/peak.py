@@ -91,10 +91,10 @@ class Peak:
         return asdict(self)
 
 
-def nominal_peak(target: Target, *, halves: bool = False) -> Peak:
+def nominal_peak(target: Target, kind: str = "float32") -> Peak:
     """The limits of a machine that is not at hand, from its target's numbers.
 
-    ``halves``: of a GPU, what it reaches in float16 instead of float32.
+    ``kind``: what a GPU multiplies, "float32", "tf32" or "float16".
     """
     cores, hertz = target.cores, target.frequency_ghz
     vector = target.vector
@@ -102,8 +102,7 @@ def nominal_peak(target: Target, *, halves: bool = False) -> Peak:
     bandwidth = target.caches.dram_bytes_per_cycle * hertz
     if target.is_gpu:
         bandwidth = target.gpu.dram_gb_s
-        if halves and target.gpu.f16_tflops:
-            gflops = 1e3 * target.gpu.f16_tflops
+        gflops = 1e3 * target.gpu.tflops(kind)
     return Peak(vector.bits // 8, (PeakPoint(cores, gflops, bandwidth, bandwidth),), False)
 
 

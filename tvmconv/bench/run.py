@@ -79,6 +79,7 @@ def bench_models(
     layers: bool = False,
     batch: int | None = None,
     precision: str = "float32",
+    allow_tf32: bool = False,
     log: Sequence[Path] | None = None,
     tuned: bool = True,
     compile_fn: CompileFunction | None = None,
@@ -107,6 +108,8 @@ def bench_models(
         Value of a symbolic batch dimension.
     precision : str
         What models are stored in, as `tvmconv.compile` takes it.
+    allow_tf32 : bool
+        As `tvmconv.compile` takes it.
     log : sequence of Path, optional
         Logs, or folders of them, to look for tuned schedules in, as `tvmconv.compile` takes them.
     tuned : bool
@@ -152,6 +155,8 @@ def bench_models(
     options = {"target": target, "threads": threads, "log": log, "tuned": tuned}
     if precision != "float32":
         options["precision"] = precision
+    if allow_tf32:
+        options["allow_tf32"] = True
     compile_fn = partial(compile_fn or _default_compile(), **options)
     functions = (compile_fn, load_fn or _default_load())
     bench = _Bench(threads, protocol, clock or Clock(), say, *functions)
@@ -168,7 +173,8 @@ def bench_models(
     failures = tuple(Failure(name_of(source), told(error)) for source, error in errors)
     if gpu:
         halves = precision != "float32" or all("dtype=float16" in result.name for result in results)
-        peak, name = nominal_peak(target, halves=halves), f"{gpu}, CUDA {gpu.driver}"
+        kind = "float16" if halves else "tf32" if allow_tf32 else "float32"
+        peak, name = nominal_peak(target, kind), f"{gpu}, CUDA {gpu.driver}"
     else:  # others may have used the machine the first time
         peak, name = measure_peak(threads, again=True), ""
     machine = describe_machine(threads, [peer.module for peer in peers], gpu=name)

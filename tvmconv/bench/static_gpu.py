@@ -107,6 +107,7 @@ def gpu_static_report(
     target: Target,
     batch: int | None = None,
     precision: str = "float32",
+    allow_tf32: bool = False,
     log: Sequence[Path] = (),
     tuned: bool = True,
     images: ImageBuilder | None = None,
@@ -121,6 +122,8 @@ def gpu_static_report(
     batch : int, optional
     precision : str
         What models are stored in.
+    allow_tf32 : bool
+        Whether tensor cores may round float32 to TF32.
     log : sequence of Path
         Folders of tuning logs besides the usual ones.
     tuned : bool
@@ -143,7 +146,7 @@ def gpu_static_report(
     own = replace(target, device=replace(target.gpu, cubins=(target.gpu.sm,), ptx=False))
     make = images or image_builder(own)
     chooser = Chooser.of(target, open_logs(log, target) if tuned else None)
-    tasks, _ = extract(sources, target, batch, precision)
+    tasks, _ = extract(sources, target, batch, precision, allow_tf32)
     return GpuStaticReport(target.name, tuple(_predictions(tasks, chooser, own, make)))
 
 
@@ -184,8 +187,7 @@ def roofline_us(spec: KernelSpec, target: Target) -> float:
     from tvmconv.layout import Layout
 
     device = target.gpu
-    halves = spec.output.dtype == "float16" and device.f16_tflops
-    tflops = device.f16_tflops if halves else device.f32_tflops
+    tflops = device.tflops("tf32" if spec.attrs.get("tf32") else spec.output.dtype)
     func = unscheduled(spec, "kernel", target)
     shapes = [(tuple(map(int, p.ty.shape)), str(p.ty.dtype)) for p in func.params]
     data = sum(Layout(shape, dtype=dtype).buffer_bytes for shape, dtype in shapes)

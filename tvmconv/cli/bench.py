@@ -16,6 +16,7 @@ from tvmconv.cli._options import (
     precision_option,
     runner_option,
     target_option,
+    tf32_option,
     threads_option,
     timeout_option,
     untuned_option,
@@ -57,6 +58,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @batch_option
 @precision_option
+@tf32_option
 @click.option("--layers", is_flag=True, help="Also time each layer of a network.")
 @click.option(
     "--static",
@@ -81,6 +83,7 @@ def command(
     rounds: int,
     batch: int | None,
     precision: str,
+    allow_tf32: bool,
     layers: bool,
     static: bool,
     log: tuple[Path, ...],
@@ -106,7 +109,8 @@ def command(
             others = "--against, --layers, --report, --runner"
             raise InputError(f"--static runs nothing: it goes with no {others}")
         options: dict[str, Any] = {"target": machine, "threads": threads, "batch": batch}
-        options |= {"precision": precision, "log": log, "tuned": not untuned}
+        options |= {"precision": precision, "allow_tf32": allow_tf32}
+        options |= {"log": log, "tuned": not untuned}
         _static(found, json_file, options)
         return
     if page is not None:
@@ -118,6 +122,7 @@ def command(
         "layers": layers,
         "batch": batch,
         "precision": precision,
+        "allow_tf32": allow_tf32,
         "log": log,
         "tuned": not untuned,
     }
@@ -150,7 +155,7 @@ def _static(found: list[Any], json_file: Path | None, options: dict[str, Any]) -
     else:
         from tvmconv.bench import static
 
-        if options.pop("precision") != "float32":
+        if options.pop("precision") != "float32" or options.pop("allow_tf32"):
             raise InputError("precision: --static scores a CPU's kernels in float32")
         columns, scored = static.COLUMNS, static.static_report(found, **options)
     rows = [score.row() for score in scored.scores]

@@ -20,6 +20,7 @@ from tvmconv.cli._options import (
     precision_option,
     runner_option,
     target_option,
+    tf32_option,
     threads_option,
     timeout_option,
 )
@@ -80,6 +81,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, text: str | Non
 @threads_option
 @batch_option
 @precision_option
+@tf32_option
 @runner_option
 @timeout_option
 @click.option("--rpc", metavar="H:P", help="Measure on the machine of a `tvmconv serve`.")
@@ -105,6 +107,7 @@ def command(
     threads: int | None,
     batch: int | None,
     precision: str,
+    allow_tf32: bool,
     runner: str | None,
     timeout: float | None,
     rpc: str | None,
@@ -139,6 +142,7 @@ def command(
             threads=threads,
             batch=batch,
             precision=precision,
+            allow_tf32=allow_tf32,
             runner=elsewhere,
             static=static,
         )

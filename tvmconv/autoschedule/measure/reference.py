@@ -146,7 +146,7 @@ def _bounds(
     spec: KernelSpec, trial: Trial, operands: Sequence[Array], result: Array
 ) -> tuple[Array, float]:
     """The largest error of each element, and of all together where the algorithm limits it."""
-    rule = algorithm(spec)
+    rule = accuracy.TF32 if spec.attrs.get("tf32") else algorithm(spec)
     y, steps = trial.reference, spec.attrs.get("program", [])
     problem, rounding = trial.problem, _PROGRAM_ROUNDINGS * _ROUNDOFF * (np.abs(result) + 1)
     if steps and spec.output.dtype in HALVES:
