@@ -157,23 +157,19 @@ def test_a_client_that_hangs_is_given_up(archive: Path) -> None:
             session.get_function("tvm.rpc.server.workpath")
 
 
-def test_a_fleet_survives_the_loss_of_a_board(archive: Path, tracker: str, tmp_path: Path) -> None:
+def test_boards_are_found_by_their_key(archive: Path, tracker: str) -> None:
     with pytest.raises(RunnerError, match="the tracker has no board with key 'pi', but none"):
-        run(archive, tracker=tracker, key="pi", timeout_s=60)
-    with ExitStack() as stack:
-        first = ExitStack()
-        stack.callback(first.close)
-        first.enter_context(serving("127.0.0.1", free_port(), tracker, "pi"))
-        stack.enter_context(serving("127.0.0.1", free_port(), tracker, "pi"))
+        rpc_runner(tracker=tracker, key="pi", timeout_s=60)
+    with serving("127.0.0.1", free_port(), tracker, "pi"):
         time.sleep(1)  # a server reports by itself
-        assert rpc_runner(tracker=tracker, key="pi").machines == 2
         with pytest.raises(RunnerError, match="no board with key 'other', but pi"):
-            run(archive, tracker=tracker, key="other", timeout_s=60)
+            rpc_runner(tracker=tracker, key="other", timeout_s=60)
         wanted = Problem.parse(PROBLEM).reference({"x": X})
         np.testing.assert_array_equal(run(archive, tracker=tracker, key="pi"), wanted)
-        first.close()  # ends its process at once
-        for _ in range(2):
-            np.testing.assert_array_equal(run(archive, tracker=tracker, key="pi"), wanted)
+
+
+#: How long a board is waited for that has stopped; a use takes one or two seconds.
+HANGS_S = 20.0
 
 
 class Fleet:
@@ -200,7 +196,8 @@ class Fleet:
                     self._threads.submit(end_in_a_session, waiting.pop(), how)
 
         waiting = [*doomed]
-        runner = rpc_runner(tracker=self._tracker, key="pi", timeout_s=8)
+        timeout_s = HANGS_S if how == signal.SIGSTOP else 120.0
+        runner = rpc_runner(tracker=self._tracker, key="pi", timeout_s=timeout_s)
         report = tune(PROBLEM, load_target("host"), trials=trials, jobs=1, threads=1,
                       log=self._log, runner=runner, progress=watch, shipped=False)  # fmt: skip
         assert not waiting
@@ -230,22 +227,22 @@ def test_boards_are_lost_while_they_tune(tracker: str, tmp_path: Path) -> None:
         fleet = Fleet(tracker, tmp_path, stack)
         killed, stopped = fleet.board(), fleet.board()
         time.sleep(1)  # a server reports by itself
-        fleet.tune(6, killed)
+        fleet.tune(5, killed)
         assert len(processes(killed)) == 0
         kept = fleet.board()
         time.sleep(1)
         start = time.monotonic()
-        fleet.tune(12, stopped, how=signal.SIGSTOP)
-        assert time.monotonic() - start > 8  # nobody knows before that it hangs
+        fleet.tune(10, stopped, how=signal.SIGSTOP)
+        assert time.monotonic() - start > HANGS_S  # nobody knows before
         assert {record.status for record in fleet.records()} == {"ok"}
         with pytest.raises(RunnerError) as caught:
-            fleet.tune(18, kept)
+            fleet.tune(15, kept)
         assert "\n" not in str(caught.value)
-        assert len(fleet.records()) >= 12
+        assert len(fleet.records()) >= 10
         fleet.board()
         time.sleep(1)
-        fleet.tune(18)
-        assert len(fleet.records()) == 18
+        fleet.tune(15)
+        assert len(fleet.records()) == 15
 
 
 def test_tuning_by_a_server(tvmconv: Callable[..., Any], tmp_path: Path) -> None:

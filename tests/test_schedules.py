@@ -9,6 +9,7 @@ import pytest
 from tvmconv.schedules import contraction, costs
 from tvmconv.schedules.primitives import Tile, extents, find_blocks
 
+import tvmconv
 from tests.kernels import (
     BLOCK,
     compile_specs,
@@ -152,6 +153,11 @@ def test_a_family_without_schedules_is_refused() -> None:
     )
     with pytest.raises(InputError, match=r"no schedules for arch 'sparc64'; there are .*x86_64"):
         space_for(other)
+    with pytest.raises(InputError, match="no schedules for arch 'sparc64'"):
+        tvmconv.compile("conv2d:1x8x6x6:16x3x3", target=other)
+    unknown = replace(host(), llvm=replace(host().llvm, cpu="nosuch"))
+    with pytest.raises(InputError, match="LLVM has no 'nosuch' for 'x86_64-"):
+        tvmconv.compile("conv2d:1x8x6x6:16x3x3", target=unknown)
 
 
 # --- the space and the model of x86

@@ -43,9 +43,11 @@ def lower_graph(
 ) -> Lowered:
     """Run the graph passes: fusion (unless that is done), layout, memory, lowering."""
     from tvmconv.autoschedule.choose import Chooser
+    from tvmconv.codegen.kernels import require_supported
     from tvmconv.graph.lower import lower_module
     from tvmconv.graph.pipeline import optimized
 
+    require_supported(target)
     choices = chooser or Chooser.of(target)
     module = optimized(graph, target.layout.channel_block, choices, fused=fused)
     return lower_module(module, resident_halos=target.is_gpu, allow_tf32=choices.allow_tf32)

@@ -15,6 +15,7 @@ from tvmconv.codegen.groups import split_groups
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
+from tvmconv.errors import InputError
 from tvmconv.kernel import KernelSpec
 from tvmconv.target import Target
 
@@ -132,6 +133,21 @@ def lowering(*funcs: TVMObject) -> TVMObject:
     """
     found = tvm_ffi.structural_walk(funcs, (tirx.Let, tvm_ffi.VisitInterrupt))
     return tvm.transform.PassContext(config={"tirx.disable_cse_tir": found is not None})
+
+
+def require_supported(target: Target) -> None:
+    """Refuse a target without schedules, or with a processor that LLVM does not know.
+
+    Later it is found out inside of TVM, whose errors are others, or which takes another processor.
+
+    Raises
+    ------
+    InputError
+    """
+    space_for(target)
+    cpu, triple = target.llvm.cpu, target.llvm.triple
+    if not tvm.target.codegen.llvm_is_valid_cpu(cpu, triple):
+        raise InputError(f"{target.name}: llvm.cpu: LLVM has no {cpu!r} for {triple!r}")
 
 
 def build(func: TVMObject, symbol: str, target: Target) -> TVMObject:

@@ -27,6 +27,8 @@ _CLEAN_UP_S = 2.0
 #: A folder that mktemp has made, and so one that may be removed.
 _FOLDER = re.compile(r"/[A-Za-z0-9._/-]+/tvmconv\.[A-Za-z0-9]{6}")
 _NOTE_BYTES = 1 << 16
+#: What shells say of a program that is for another processor: some take it for a script.
+_NOT_ITS_KIND = re.compile(r"exec format error|cannot execute|syntax error|not executable", re.I)
 
 
 class RunnerError(EnvironmentError_):
@@ -75,7 +77,8 @@ class Runner:
         if not 0 < timeout_s < threading.TIMEOUT_MAX:
             raise InputError(f"timeout: {timeout_s:g} is no number of seconds")
         if shutil.which(words[0]) is None:
-            raise EnvironmentError_(f"runner: {words[0]}: not found")
+            why = "is not executable" if Path(words[0]).is_file() else "not found"
+            raise EnvironmentError_(f"runner: {words[0]}: {why}")
         self.command, self.timeout_s, self.machines = command, timeout_s, machines
         self._words, self._abandoned = words, threading.Event()
         connect = CONNECTIONS.get(Path(words[0]).name)
@@ -182,5 +185,7 @@ class Runner:
         if done.code:
             how = signal_name(-done.code) if done.code < 0 else f"code {done.code}"
             told = f": {done.last_error}" if done.last_error else ""
+            if _NOT_ITS_KIND.search(told):
+                told += " (as if the program were for another kind of machine)"
             raise self.failed(f"{'was ended by' if done.code < 0 else 'exited with'} {how}{told}")
         return done
