@@ -29,7 +29,7 @@ from tvmconv.compiler import compile_parts
 from tvmconv.device import RunnerError
 from tvmconv.device.module import RemoteModule
 from tvmconv.device.rpc import parse_address, rpc_runner
-from tvmconv.device.serve import is_loopback, serving
+from tvmconv.device.serve import WARNING, is_loopback, serving
 from tvmconv.errors import EnvironmentError_, InputError
 from tvmconv.problem import Problem
 from tvmconv.target import load_target
@@ -235,7 +235,8 @@ def test_boards_are_lost_while_they_tune(tracker: str, tmp_path: Path) -> None:
         fleet.tune(10, stopped, how=signal.SIGSTOP)
         assert time.monotonic() - start > HANGS_S  # nobody knows before
         assert {record.status for record in fleet.records()} == {"ok"}
-        with pytest.raises(RunnerError) as caught:
+        os.killpg(stopped, signal.SIGKILL)
+        with pytest.raises(RunnerError, match="the tracker has no board with key 'pi'") as caught:
             fleet.tune(15, kept)
         assert "\n" not in str(caught.value)
         assert len(fleet.records()) >= 10
@@ -265,8 +266,12 @@ def test_tuning_by_a_server(tvmconv: Callable[..., Any], tmp_path: Path) -> None
     assert {json.loads(line)["status"] for line in Log(file).lines()} == {"ok"}
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_server_that_is_ended_leaves_nothing(how: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
+)
+def test_a_server_that_is_ended_leaves_nothing(
+    how: signal.Signals, code: int, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "tvmconv", "serve", "--port", str(free_port())]
     server = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
@@ -275,9 +280,43 @@ def test_a_server_that_is_ended_leaves_nothing(how: signal.Signals, tmp_path: Pa
     assert server.stdout.readline().startswith("serving on ")
     assert len(list(tmp_path.iterdir())) == 1
     server.send_signal(how)
-    assert server.wait(30) == (130 if how == signal.SIGINT else 0)
+    assert server.wait(30) == code
     server.stdout.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_dies_is_one_line(tmp_path: Path) -> None:
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-m", "tvmconv", "serve", "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("serving on ")
+        (child,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        _, errors = server.communicate(timeout=30)
+    assert (server.returncode, errors) == (4, f"tvmconv: 127.0.0.1:{port}: the server has ended\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_others_may_come_only_where_that_is_said(
+    tvmconv: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(host: str, *_: object) -> Any:
+        raise EnvironmentError_(f"{host}: taken")
+
+    monkeypatch.setattr("tvmconv.device.serve.serving", taken)
+    assert tvmconv("serve").err == "tvmconv: 127.0.0.1: taken\n"
+    result = tvmconv("serve", "--host", "0.0.0.0", "--allow-others")
+    warning, error = result.err.splitlines()
+    assert (
+        warning == "warning: 0.0.0.0: whoever reaches this address can run any code on this machine"
+    )
+    assert (result.code, error) == (4, "tvmconv: 0.0.0.0: taken")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def _machines(words: Sequence[str], label: str, timeout_s: float) -> int:
 def execute(program: str, timeout_s: float, arguments: str) -> bytearray:
     """Run an uploaded program; called on the server, in the process of a session.
 
-    Nothing of it outlives the session, nor that the server.
+    Nothing of it outlives the session.
 
     Parameters
     ----------
@@ -119,7 +119,6 @@ def execute(program: str, timeout_s: float, arguments: str) -> bytearray:
     """
     import tvm_ffi
 
-    process.end_with_parent()
     place = tvm_ffi.get_global_func("tvm.rpc.server.workpath")
     path = Path(place(program))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tvmconv.device.process import python
+from tvmconv.device.process import end_with_parent, python
 from tvmconv.device.rpc import parse_address, register
 from tvmconv.errors import EnvironmentError_, InputError
 
@@ -133,6 +133,16 @@ def _bounded(serve: Callable[..., None], session_s: float) -> Callable[..., None
     return session
 
 
+def _tied(serve: Callable[..., None]) -> Callable[..., None]:
+    """TVM's function that is the process of a session, so that it ends with the server."""
+
+    def session(*arguments: Any) -> None:
+        end_with_parent()
+        serve(*arguments)
+
+    return session
+
+
 def _tell(error: BaseException | None) -> None:
     print(f"tvmconv: {error}", file=sys.stderr, flush=True)
 
@@ -150,6 +160,7 @@ def main() -> None:
     host, port = description["host"], description["port"]
     tracker = tuple(description["tracker"]) if description["tracker"] else None
     server._serving = _bounded(server._serving, description["session_s"])
+    server._serve_loop = _tied(server._serve_loop)
     threading.excepthook = lambda failed: _tell(failed.exc_value)
     register()
     ready = False
