@@ -222,28 +222,29 @@ def end_in_a_session(server: int, how: signal.Signals) -> None:
     os.killpg(server, how)
 
 
+@pytest.mark.slow
 def test_boards_are_lost_while_they_tune(tracker: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
         fleet = Fleet(tracker, tmp_path, stack)
         killed, stopped = fleet.board(), fleet.board()
         time.sleep(1)  # a server reports by itself
-        fleet.tune(5, killed)
+        fleet.tune(4, killed)
         assert len(processes(killed)) == 0
         kept = fleet.board()
         time.sleep(1)
         start = time.monotonic()
-        fleet.tune(10, stopped, how=signal.SIGSTOP)
+        fleet.tune(8, stopped, how=signal.SIGSTOP)
         assert time.monotonic() - start > HANGS_S  # nobody knows before
         assert {record.status for record in fleet.records()} == {"ok"}
         os.killpg(stopped, signal.SIGKILL)
         with pytest.raises(RunnerError, match="the tracker has no board with key 'pi'") as caught:
-            fleet.tune(15, kept)
+            fleet.tune(12, kept)
         assert "\n" not in str(caught.value)
-        assert len(fleet.records()) >= 10
+        assert len(fleet.records()) >= 8
         fleet.board()
         time.sleep(1)
-        fleet.tune(15)
-        assert len(fleet.records()) == 15
+        fleet.tune(12)
+        assert len(fleet.records()) == 12
 
 
 def test_tuning_by_a_server(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
@@ -313,9 +314,7 @@ def test_others_may_come_only_where_that_is_said(
     assert tvmconv("serve").err == "tvmconv: 127.0.0.1: taken\n"
     result = tvmconv("serve", "--host", "0.0.0.0", "--allow-others")
     warning, error = result.err.splitlines()
-    assert (
-        warning == "warning: 0.0.0.0: whoever reaches this address can run any code on this machine"
-    )
+    assert warning == f"warning: 0.0.0.0: {WARNING}"
     assert (result.code, error) == (4, "tvmconv: 0.0.0.0: taken")
 
 

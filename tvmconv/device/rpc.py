@@ -212,6 +212,7 @@ def _line(error: BaseException) -> str:
 
 def main() -> int:
     """Run one program by RPC, or without one print how many boards there are; the exit code."""
+    process.end_with_parent()
     access, *words = json.loads(sys.argv[1]), *sys.argv[2:]
     address = (str(access["address"][0]), int(access["address"][1]))
     try:
