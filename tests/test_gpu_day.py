@@ -33,7 +33,7 @@ def test_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gpu_day.table(gpu_day.Day(load_target("a100"), tmp_path, 0.0, dry=True))
     shown = capsys.readouterr().out
     assert "emulated sm_80" in shown
-    assert shown.count("geometric mean of ") == 6  # layers and networks in three precisions
+    assert shown.count("geometric mean of ") == 3  # layers in two precisions, a network in one
 
 
 def test_steps_are_processes_with_deadlines(tmp_path: Path) -> None:

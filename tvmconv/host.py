@@ -6,7 +6,6 @@ features. A known chip gives its own target; any other CPU gives the highest ISA
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import platform
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.runtime.cuda import gpu_for
 from tvmconv.target import Match, Target, targets
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -227,10 +227,14 @@ def require_runnable(target: Target, cpuinfo: Path = CPUINFO) -> None:
     InputError
         With what the machine lacks.
     EnvironmentError_
-        It has no driver for the GPU.
+        It has no driver, or no GPU that the code fits.
     """
     if target.is_gpu:
-        _require_driver(target)
+        try:
+            gpu_for(target)
+        except EnvironmentError_ as error:
+            hint = "--runner runs it elsewhere, verify --emulate on this CPU"
+            raise EnvironmentError_(f"{error}; {hint}") from None
         return
     machine = platform.machine()  # armv7l, for instance
     if not machine.startswith(target.arch):
@@ -252,17 +256,6 @@ def require_runnable(target: Target, cpuinfo: Path = CPUINFO) -> None:
 def _not_here(target: Target, why: str) -> InputError:
     others = f"such as qemu-{target.arch}-static"
     return InputError(f"{target.name}: {why}; --runner runs it elsewhere, {others}")
-
-
-def _require_driver(target: Target) -> None:
-    library = os.environ.get("TVMCONV_CUDA_DRIVER") or "libcuda.so.1"
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        raise EnvironmentError_(
-            f"{target.name}: this machine has no CUDA driver ({library}); --runner runs it"
-            " elsewhere, verify --emulate on this CPU"
-        ) from None
 
 
 def physical_cores(sysfs: Path, cpus: Sequence[int]) -> int:

@@ -155,6 +155,11 @@ class Day:
         return {"precision": "float32" if tf32 else precision, "allow_tf32": tf32}
 
     @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that are compared."""
+        return PRECISIONS[:2] if self.dry else PRECISIONS
+
+    @property
     def batches(self) -> tuple[int, ...]:
         """The batches that are compared."""
         return (1,) if self.dry else BATCHES
@@ -268,7 +273,7 @@ def layers(day: Day) -> None:
     groups = [
         (precision, batch, group)
         for batch in day.batches
-        for precision in PRECISIONS
+        for precision in day.precisions
         for group in _groups([getattr(one, "problem", one) for one in day.layers(batch, precision)])
     ]
     with Measurer(day.target, jobs=usable_cores(), builder=day.builder()) as measurer:
@@ -292,6 +297,7 @@ def networks(day: Day) -> None:
 
     names = [*day.networks(1)]
     kinds = [(batch, kind, name) for batch in day.batches for kind in PRECISIONS for name in names]
+    kinds = kinds[:1] if day.dry else kinds
 
     def one(entry: tuple[int, str, str]) -> Iterator[dict[str, Any]]:
         batch, precision, name = entry

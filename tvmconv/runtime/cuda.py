@@ -189,7 +189,7 @@ def _opened(path: str) -> Driver:
     if code == _NO_DEVICE:
         raise EnvironmentError_("no CUDA device")
     if code:
-        raise EnvironmentError_(f"the CUDA driver cannot be started: error {code}")
+        raise EnvironmentError_(f"a CUDA driver that cannot be started: error {code}")
     return driver
 
 
@@ -221,12 +221,15 @@ def gpu_for(target: Target) -> tuple[Gpu, Target]:
     Raises
     ------
     EnvironmentError_
-        There is none; names those that there are.
+        There is none; says what there is.
     """
-    there = gpus()
+    try:
+        there = gpus()
+    except EnvironmentError_ as error:
+        raise EnvironmentError_(f"{target.name}: this machine has {error}") from None
     for gpu in there:
         own = gpu.only(target)
         if own is not None:
             return gpu, own
     names = ", ".join(map(str, there))
-    raise EnvironmentError_(f"{target.name}: its code does not run on {names}, which are all here")
+    raise EnvironmentError_(f"{target.name}: this machine has {names}, for which it has no code")
