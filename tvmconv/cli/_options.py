@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,6 +66,20 @@ target_option: _Decorator[Any] = click.option(
     show_default=True,
     help="A name from `tvmconv targets`, `host` to detect, or the path of a .toml file.",
 )
+
+
+def output_option(metavar: str, what: str) -> _Decorator[Any]:
+    """The option for what a command writes."""
+    return click.option(
+        "-o",
+        "--output",
+        metavar=metavar,
+        required=True,
+        type=click.Path(path_type=Path),
+        help=what,
+    )
+
+
 libc_option: _Decorator[Any] = click.option(
     "--libc",
     type=click.Choice(LIBCS),
@@ -123,6 +138,41 @@ exact_option: _Decorator[Any] = click.option(
     is_flag=True,
     help="Compute convolutions directly, never on transformed tiles, which round more.",
 )
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a model or problem is compiled."""
+
+    threads: int | None
+    log: tuple[Path, ...]
+    untuned: bool
+    exact: bool
+    batch: int | None
+    params: Path | None
+
+    def arguments(self) -> dict[str, Any]:
+        """These options as the package's functions take them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["tuned"] = not values.pop("untuned")
+        return values
+
+
+def build_options(command: _Function) -> Callable[..., Any]:
+    """Give a command the options of :class:`BuildOptions`, as its argument ``build``."""
+
+    @functools.wraps(command)
+    def collecting(**values: Any) -> Any:
+        names = [field.name for field in fields(BuildOptions)]
+        build = BuildOptions(**{name: values.pop(name) for name in names})
+        return command(**values, build=build)
+
+    made: Callable[..., Any] = collecting
+    for option in (
+        params_option, batch_option, exact_option, untuned_option, log_option, threads_option
+    ):  # fmt: skip
+        made = option(made)
+    return made
 
 
 runner_option: _Decorator[Any] = click.option(

@@ -10,18 +10,15 @@ from typing import get_args
 import click
 
 from tvmconv.cli._options import (
-    batch_option,
+    BuildOptions,
+    build_options,
     debug_option,
-    exact_option,
     libc_option,
-    log_option,
     model_source,
-    params_option,
+    output_option,
     precision_option,
     target_option,
     tf32_option,
-    threads_option,
-    untuned_option,
 )
 from tvmconv.cli._output import progress_bar
 from tvmconv.compiler import Format
@@ -43,16 +40,8 @@ DUMPS = {
 @click.command()
 @click.argument("model", metavar="MODEL.onnx|PROBLEM")
 @target_option
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The file to write; it appears when it is whole.",
-)
+@output_option("FILE", "The file to write; it appears when it is whole.")
 @libc_option
-@threads_option
 @click.option(
     "--format",
     "form",
@@ -74,16 +63,12 @@ DUMPS = {
     type=click.Path(path_type=Path),
     help="For a GPU: compile with this nvcc instead of NVRTC.",
 )
-@log_option
-@untuned_option
-@exact_option
+@build_options
 @click.option(
     "--split-separable",
     is_flag=True,
     help="Split convolutions whose weights are exactly of low rank (Sobel, Gauss) into two.",
 )
-@batch_option
-@params_option
 @precision_option
 @tf32_option
 @debug_option
@@ -92,18 +77,13 @@ def command(
     target: str,
     output: Path,
     libc: str | None,
-    threads: int | None,
     form: Format,
     dump: tuple[str, ...],
     nvcc: Path | None,
-    log: tuple[Path, ...],
-    untuned: bool,
-    exact: bool,
     split_separable: bool,
-    batch: int | None,
-    params: Path | None,
     precision: str,
     allow_tf32: bool,
+    build: BuildOptions,
 ) -> None:
     """Compile a model, or one problem, to a file that runs by itself."""
     source = model_source(model)
@@ -124,26 +104,21 @@ def command(
         from tvmconv.codegen.cuda.build import image_builder
 
         images = image_builder(machine, nvcc)
-    logs = None if untuned else open_logs(log, machine.with_threads(threads))
+    logs = None if build.untuned else open_logs(build.log, machine.with_threads(build.threads))
     start = time.perf_counter()
     with progress_bar() as progress:
         written = compile_to_file(
             source,
             output,
             target=machine,
-            threads=threads,
             format=form,
-            batch=batch,
-            params=params,
             dump=dumps,
-            log=logs,
-            tuned=not untuned,
-            exact=exact,
             precision=precision,
             allow_tf32=allow_tf32,
             split_separable=split_separable,
             progress=progress,
             images=images,
+            **{**build.arguments(), "log": logs},
         )
     seconds = time.perf_counter() - start
     size = written.stat().st_size / 1e6

@@ -7,16 +7,13 @@ from pathlib import Path
 import click
 
 from tvmconv.cli._options import (
-    batch_option,
+    BuildOptions,
+    build_options,
     debug_option,
-    exact_option,
     json_option,
-    log_option,
     model_source,
-    params_option,
+    output_option,
     target_option,
-    threads_option,
-    untuned_option,
 )
 from tvmconv.cli._output import print_json, print_table, progress_bar
 from tvmconv.runtime.inspect import DEFAULT_PREFIX
@@ -26,14 +23,7 @@ from tvmconv.target import load_target
 @click.command()
 @click.argument("model", metavar="MODEL.onnx|PROBLEM")
 @target_option
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The folder to make; it appears when it is whole.",
-)
+@output_option("DIR", "The folder to make; it appears when it is whole.")
 @click.option(
     "--prefix",
     metavar="NAME",
@@ -41,12 +31,7 @@ from tvmconv.target import load_target
     show_default=True,
     help="What the C functions begin with; with different ones two models fit into one program.",
 )
-@threads_option
-@log_option
-@untuned_option
-@exact_option
-@batch_option
-@params_option
+@build_options
 @json_option
 @debug_option
 def command(
@@ -54,13 +39,8 @@ def command(
     target: str,
     output: Path,
     prefix: str,
-    threads: int | None,
-    log: tuple[Path, ...],
-    untuned: bool,
-    exact: bool,
-    batch: int | None,
-    params: Path | None,
     as_json: bool,
+    build: BuildOptions,
 ) -> None:
     """Write a folder to build a C program from: libraries, header, example, sample, README."""
     source = model_source(model)
@@ -74,17 +54,7 @@ def command(
 
     with progress_bar() as progress:
         report = export_model(
-            source,
-            output,
-            machine,
-            prefix=prefix,
-            threads=threads,
-            batch=batch,
-            params=params,
-            log=log,
-            tuned=not untuned,
-            exact=exact,
-            progress=progress,
+            source, output, machine, prefix=prefix, progress=progress, **build.arguments()
         )
     if as_json:
         print_json(report.to_json())

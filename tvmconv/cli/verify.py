@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from tvmconv.cli._options import (
-    batch_option,
+    BuildOptions,
+    build_options,
     debug_option,
-    exact_option,
     json_option,
-    log_option,
     make_runner,
     model_source,
-    params_option,
     precision_option,
     runner_option,
     target_option,
     tf32_option,
-    threads_option,
     timeout_option,
-    untuned_option,
 )
 from tvmconv.cli._output import print_json, progress_bar, show
 from tvmconv.errors import VerificationError
@@ -33,12 +27,7 @@ from tvmconv.target import load_target
 @target_option
 @click.option("--bisect", is_flag=True, help="Name the first node whose output is wrong.")
 @click.option("--emulate", is_flag=True, help="Run a GPU's kernels on this CPU, with checks.")
-@threads_option
-@log_option
-@untuned_option
-@exact_option
-@batch_option
-@params_option
+@build_options
 @precision_option
 @tf32_option
 @runner_option
@@ -50,17 +39,12 @@ def command(
     target: str,
     bisect: bool,
     emulate: bool,
-    threads: int | None,
-    log: tuple[Path, ...],
-    untuned: bool,
-    exact: bool,
-    batch: int | None,
-    params: Path | None,
     precision: str,
     allow_tf32: bool,
     runner: str | None,
     timeout: float | None,
     as_json: bool,
+    build: BuildOptions,
 ) -> None:
     """Compile, run, and compare every output with the NumPy reference."""
     source = model_source(model)
@@ -74,16 +58,11 @@ def command(
             target=machine,
             bisect=bisect,
             emulate=emulate,
-            threads=threads,
-            log=log,
-            tuned=not untuned,
-            exact=exact,
             precision=precision,
             allow_tf32=allow_tf32,
-            batch=batch,
-            params=params,
             progress=progress,
             runner=elsewhere,
+            **build.arguments(),
         )
     if as_json:
         print_json(report.to_json())

@@ -53,9 +53,14 @@ class Finished:
         return lines[-1][:300] if lines else ""
 
 
-def end_with_parent() -> None:
-    """Have the system end this process as soon as its parent has ended."""
+def end_with_parent(parent: int | None = None) -> None:
+    """Have the system end this process as soon as its parent has ended.
+
+    It ends at once if that is no longer ``parent``.
+    """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def python(module: str) -> list[str]:

@@ -13,7 +13,6 @@ Messages to it: ``{"start": number, "kind": kind}``, with the job's description 
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
@@ -31,8 +30,8 @@ from types import TracebackType
 from typing import Any
 
 from tvmconv.autoschedule.measure.channel import Channel
+from tvmconv.device.process import end_with_parent
 
-_PR_SET_PDEATHSIG = 1
 #: The kinds of jobs that are programs of their own: where candidates run, here and on a GPU.
 _RUNNERS = {"runner": "runner_main", "gpu-runner": "gpu_runner_main"}
 _RUN = "from tvmconv.autoschedule.measure.{} import main; main()"
@@ -139,20 +138,13 @@ def _signal(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends; end at once if it has."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def _settle(job: Job, parent: int, memory_bytes: int) -> None:
     """Make a forked child a process of its own: group, limits, output, signals."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with suppress(OSError):
         os.setpgid(0, 0)
-    die_with_parent(parent)
+    end_with_parent(parent)
     if job.kind != "gpu-runner":  # the driver of CUDA reserves addresses for all memory there is
         _limit(resource.RLIMIT_AS, memory_bytes)
     if job.kind in ("build", *_RUNNERS):
