@@ -134,6 +134,11 @@ def test_nothing_of_a_workload_ends() -> None:
     with pytest.raises(Unmeasurable, match=r"3 candidates in a row did not end within 9 s"):
         board.run(8)
     assert len(board.noted) < 16
+    assert not board.given_up  # other workloads may well be measured
+    late = len(board.noted)
+    with pytest.raises(Unmeasurable):
+        board.run(8)
+    assert [len(use) for use in board.noted[late:] if use] == [1, 1, 1]
     assert Board(slow_with(0, 1, 3, 4)).run(6) == [2, 5]
 
 

@@ -90,6 +90,7 @@ class Uses(Generic[Result]):
         groups = deque(_Group(range(k, min(k + share, count))) for k in range(0, count, share))
         running: dict[Future[dict[int, Result]], _Group] = {}
         found: dict[int, Result] = {}
+        given_up = False
         with ThreadPoolExecutor(machines) as pool:
             try:
                 while groups or running:
@@ -104,9 +105,16 @@ class Uses(Generic[Result]):
                     for future in [future for future in running if future.done()]:
                         again = self._settle(running.pop(future), future, found, in_turns)
                         groups.extendleft(reversed(again))
+                    given_up = given_up or self._hopeless >= _HOPELESS
+                    if given_up:
+                        groups.clear()
             except BaseException:
                 self._device.abandon()
                 raise
+        if given_up:
+            self._hopeless = 0
+            limit = f"{self._device.timeout_s:g} s (--timeout)"
+            raise Unmeasurable(f"{_HOPELESS} candidates in a row did not end within {limit}")
         return found
 
     def _settle(
@@ -151,8 +159,4 @@ class Uses(Generic[Result]):
             halves = (group.positions[:half], group.positions[half:])
             return [*silent, *map(_Group, halves)]
         self._hopeless += 1
-        if self._hopeless == _HOPELESS:
-            self._hopeless = 0
-            limit = f"{self._device.timeout_s:g} s (--timeout)"
-            raise Unmeasurable(f"{_HOPELESS} candidates in a row did not end within {limit}")
         return silent
