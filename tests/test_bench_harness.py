@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tvmconv.bench.harness import (
     compare,
     difference,
     measure,
+    measure_in_quiet,
     order,
     run_block,
     spread,
@@ -159,3 +161,43 @@ def test_compare_is_with_the_first_and_copies_what_the_next_call_overwrites() ->
     differences = compare([writes(1), writes(1.5)])
     assert differences["1"] is None
     assert "2 of 2 differ, by up to 0.5" in str(differences["1.5"])
+
+
+class _Scripted:
+    """A clock, and two equal contenders whose calls take what a script says, run by run."""
+
+    def __init__(self, *ratios: float) -> None:
+        self.time, self.ratios, self.calls = 0.0, list(ratios), 0
+        protocol = Protocol(rounds=1, block_s=0.5, pause_s=0.0, warmup=0)
+        contenders = [Contender("a", self.first), Contender("a again", self.second)]
+        clock = Clock(now=lambda: self.time, sleep=lambda seconds: None)
+        self.timings = measure_in_quiet(contenders, protocol, clock=clock)
+
+    def first(self) -> list[Any]:
+        """A call of one second."""
+        self.time += 1.0
+        return []
+
+    def second(self) -> list[Any]:
+        """A call of so many seconds as the script says."""
+        self.time += self.ratios[self.calls]
+        self.calls += 1
+        return []
+
+
+@pytest.mark.parametrize(
+    ("ratios", "calls", "kept"),
+    [
+        ((1.05,), 1, 1.05),
+        ((1.5, 0.95), 2, 0.95),
+        ((1.5, 0.8, 1.2), 3, 1.2),
+        ((1.2, 0.7, 1.3), 3, 1.2),
+    ],
+)
+def test_pairs_that_disagree_are_timed_again(
+    ratios: tuple[float, ...], calls: int, kept: float
+) -> None:
+    """At most three times; of these, the run in which they differ least counts."""
+    found = _Scripted(*ratios)
+    assert found.calls == calls
+    assert found.timings[1].time_s == pytest.approx(kept)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tvmconv.bench.harness import Protocol, Spread
+from tvmconv.bench.harness import Protocol, Spread, is_quiet
 from tvmconv.bench.machine import Machine
 from tvmconv.bench.peak import Peak
 from tvmconv.problem import FLOP_PER_MAC
@@ -16,8 +16,6 @@ from tvmconv.problem import FLOP_PER_MAC
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Ratio up to which an A/A pair agrees on a quiet machine; calls below SHORT_MS scatter more.
-QUIET, QUIET_SHORT, SHORT_MS = 1.10, 1.15, 0.3
 #: Kinds of problems whose products are of bytes, which other instructions make than FMA.
 BYTE_PRODUCTS = ("qconv", "depthwise_qconv")
 #: Convolutions with less arithmetic than this are too short to say what share of peak is reached.
@@ -147,8 +145,7 @@ class ModelResult:
     @property
     def noisy(self) -> bool:
         """Whether the A/A pair differs by more than two equal things should on a quiet machine."""
-        limit = QUIET if self.time_ms >= SHORT_MS else QUIET_SHORT
-        return not 1 / limit <= self.noise.ratio <= limit
+        return not is_quiet(self.time_ms * 1e-3, self.noise.ratio)
 
     @property
     def fastest(self) -> PeerResult | None:

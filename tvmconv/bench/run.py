@@ -16,7 +16,16 @@ import onnx
 
 from tvmconv.autoschedule.measure.folder import temporary_folder
 from tvmconv.bench.failures import PeerFailed, guarded, told
-from tvmconv.bench.harness import TWIN, Clock, Contender, Protocol, Timing, compare, measure, spread
+from tvmconv.bench.harness import (
+    TWIN,
+    Clock,
+    Contender,
+    Protocol,
+    Timing,
+    compare,
+    measure_in_quiet,
+    spread,
+)
 from tvmconv.bench.machine import describe_machine, usable_cores, version_of
 from tvmconv.bench.model import BenchModel, Source, prepare
 from tvmconv.bench.peak import measure_peak, nominal_peak
@@ -257,7 +266,7 @@ class _Bench:
         try:
             self.say(f"{model.name}: comparing outputs")
             differences = compare(contenders)
-            timings = measure(
+            timings = measure_in_quiet(
                 contenders,
                 self.protocol,
                 clock=self.clock,

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tvmconv.bench.report import LARGE_FLOPS, BenchReport, ModelResult, PeerResult
 
-NOISY = " NOISY: the machine does other work, measure again"
+NOISY = " NOISY: the machine does other work"
 #: Ratio of the fastest library's time to ours below which a row is called slower, not level.
 LEVEL = 0.95
 #: With more models than this, only the noisy ones have a line of their own; the table has them all.
