@@ -142,7 +142,8 @@ class Caches:
     """The memory that one core sees; sizes in bytes, bandwidths in bytes read per cycle and core.
 
     ``l3_bytes`` is what the target's cores share; ``dram_bytes_per_cycle`` is what one core reaches
-    alone.
+    alone. So many ``prefetch_cycles`` before its use a kernel asks for a line of weights; 0 leaves
+    that to the hardware.
     """
 
     line_bytes: int
@@ -153,11 +154,12 @@ class Caches:
     l2_bytes_per_cycle: float
     l3_bytes_per_cycle: float
     dram_bytes_per_cycle: float
+    prefetch_cycles: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges; a missing level 3 has size 0."""
         for field in fields(self):
-            least = 0 if field.name == "l3_bytes" else 1
+            least = 0 if field.name in ("l3_bytes", "prefetch_cycles") else 1
             require(
                 getattr(self, field.name) >= least, f"caches.{field.name}", f"must be >= {least}"
             )

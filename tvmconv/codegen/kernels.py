@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +15,7 @@ from tvmconv.codegen.cuda.parallel import share_parallel_loops
 from tvmconv.codegen.groups import split_groups
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
+from tvmconv.codegen.prefetch import PIPELINE, prefetch_weights
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
 from tvmconv.errors import InputError
 from tvmconv.kernel import KernelSpec
@@ -111,7 +113,7 @@ def scheduled(spec: KernelSpec, symbol: str, target: Target, choice: Choice = No
 
 
 def finish(sch: TVMObject, target: Target) -> TVMObject:
-    """The scheduled function after the rewrites of :mod:`~tvmconv.codegen.tir` and ``lanes``.
+    """The scheduled function after the rewrites of ``tir``, ``lanes`` and ``prefetch``.
 
     Dot products of bytes are those of the target's instruction. The tails of a GPU's tiles are
     threads that do nothing.
@@ -120,7 +122,7 @@ def finish(sch: TVMObject, target: Target) -> TVMObject:
     if target.is_gpu:
         func = share_parallel_loops(func, target)
     else:
-        func = load_lanes(skip_padding(overlap_tails(func)))
+        func = prefetch_weights(load_lanes(skip_padding(overlap_tails(func))), target)
     return halves.stored(te_dot.selected(func, target), target)
 
 
@@ -152,9 +154,15 @@ def require_supported(target: Target) -> None:
 
 def build(func: TVMObject, symbol: str, target: Target) -> TVMObject:
     """Compile a scheduled function to a TVM runtime module."""
-    module = tvm.IRModule({symbol: func})
-    with lowering(func):
-        return tvm.compile(module, tvm.target.Target(target.llvm_target())).mod
+    return compiled({symbol: func}, target).mod
+
+
+def compiled(funcs: Mapping[str, TVMObject], target: Target) -> TVMObject:
+    """Compile scheduled functions together to a TVM ``Executable``."""
+    pipeline = PIPELINE if target.caches.prefetch_cycles else "default"
+    with lowering(*funcs.values()):
+        llvm = tvm.target.Target(target.llvm_target())
+        return tvm.compile(tvm.IRModule(dict(funcs)), llvm, tir_pipeline=pipeline)
 
 
 def object_code(spec: KernelSpec, symbol: str, target: Target, choice: Choice = None) -> bytes:

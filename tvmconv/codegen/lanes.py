@@ -90,8 +90,8 @@ def _operand(
     for one in loops:
         analyzer.bind(one.loop_var, tvm.ir.Range.from_min_extent(one.min, one.extent))
     values = {var.var: value for var, value in pairs}
-    for load in _loads(block.body):
-        places = [analyzer.simplify(_replaced(index, values)) for index in load.indices]
+    for load in loads_of(block.body):
+        places = [analyzer.simplify(replaced(index, values)) for index in load.indices]
         if any(uses(place, lane.loop_var) for place in places):
             continue
         if _side_by_side(places, step, analyzer):
@@ -103,7 +103,7 @@ def _operand(
 def _side_by_side(places: Sequence[TVMObject], step: TVMObject, analyzer: TVMObject) -> bool:
     """Whether the last index, alone, grows with the step, by 1, from a multiple of its extent."""
     *outer, last = places
-    first = analyzer.simplify(_replaced(last, {step.loop_var: tirx.const(0, "int32")}))
+    first = analyzer.simplify(replaced(last, {step.loop_var: tirx.const(0, "int32")}))
     return (
         not any(uses(place, step.loop_var) for place in outer)
         and _is_zero(analyzer.simplify(last - first - step.loop_var))
@@ -118,7 +118,7 @@ def _with_vectors(loop: TVMObject, operand: _Operand) -> TVMObject:
     vectors = tirx.decl_buffer(shape, str(source.dtype), name="lanes")
     fresh = {one.loop_var: tirx.Var(one.loop_var.name, "int32") for one in operand.loops}
     lane = tirx.Var("lane", "int32")
-    places = [_replaced(place, {**fresh, loop.loop_var: lane}) for place in operand.indices]
+    places = [replaced(place, {**fresh, loop.loop_var: lane}) for place in operand.indices]
     element = tirx.BufferLoad(source, places)
     fill = tirx.BufferStore(vectors, element, [*fresh.values(), lane])
     fill = tirx.For(lane, 0, lanes, tirx.ForKind.VECTORIZED, fill)
@@ -135,7 +135,7 @@ def _with_vectors(loop: TVMObject, operand: _Operand) -> TVMObject:
     return s_tir_stmt.SBlockRealize([], True, block)
 
 
-def _loads(stmt: TVMObject) -> list[TVMObject]:
+def loads_of(stmt: TVMObject) -> list[TVMObject]:
     """Every read of a buffer in a statement."""
     found: list[TVMObject] = []
 
@@ -146,7 +146,7 @@ def _loads(stmt: TVMObject) -> list[TVMObject]:
     return found
 
 
-def _replaced(expression: TVMObject, values: dict[TVMObject, TVMObject]) -> TVMObject:
+def replaced(expression: TVMObject, values: dict[TVMObject, TVMObject]) -> TVMObject:
     """An expression with other values for some variables."""
 
     def change(variable: TVMObject) -> TVMObject:

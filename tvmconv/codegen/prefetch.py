@@ -1,0 +1,144 @@
+"""Weights that are asked for some time before a sum multiplies by them.
+
+A sum reads its weights as one long stream, once or a few times; where they come from memory, each
+new line would hold up all the sums of a tile. :func:`prefetch_weights` has each step of a reduction
+ask for the lines that a later one reads: the weights lie in the order of the steps.
+
+An instruction that asks for memory might, for all that LLVM knows, ask for that of the sums. The
+pipeline :data:`PIPELINE` therefore keeps them on the stack, from where LLVM takes them into
+registers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm, tvm_ffi
+from tvmconv.codegen.lanes import loads_of, replaced
+from tvmconv.codegen.tir import loop_with, rebuild, uses
+from tvmconv.target import Target
+
+#: Name of the pipeline of passes that lowers functions with such instructions.
+PIPELINE = "tvmconv-prefetch"
+
+#: Bytes of a tile's sums, at most: twice the largest register files'.
+_STACK_BYTES = 4096
+#: What LLVM's ``prefetch`` is told: to read, for all levels of the cache, data.
+_TO_READ, _ALL_LEVELS, _DATA = 0, 3, 1
+
+
+def prefetch_weights(func: TVMObject, target: Target) -> TVMObject:
+    """Ask for each vector of weights ``prefetch_cycles`` before the step that reads it.
+
+    Parameters
+    ----------
+    func : PrimFunc
+        Scheduled. It is returned as it is if the target leaves this to the hardware.
+    target : Target
+    """
+    if not target.caches.prefetch_cycles:
+        return func
+
+    def visit(stmt: TVMObject) -> TVMObject | None:
+        nest = _steps(stmt) if isinstance(stmt, tirx.For) else None
+        if nest is None:
+            return None
+        asked = [_prefetch(nest, load, target) for load in _weights(*nest)]
+        return loop_with(stmt, tirx.SeqStmt([*asked, stmt.body])) if asked else None
+
+    return func.with_body(rebuild(func.body, visit))
+
+
+def _steps(loop: TVMObject) -> tuple[list[TVMObject], TVMObject] | None:
+    """A loop over steps, the unrolled ones of a tile in it, and the sum inside, if this is such."""
+    kinds, loops = tirx.ForKind, [loop]
+    while isinstance(loops[-1].body, tirx.For):
+        loops.append(loops[-1].body)
+    realize = loops[-1].body
+    if not isinstance(realize, s_tir_stmt.SBlockRealize) or len(loops) < 2:
+        return None
+    wanted = [kinds.SERIAL, *[kinds.UNROLLED] * (len(loops) - 2), kinds.VECTORIZED]
+    same = all(int(one.kind) == kind for one, kind in zip(loops, wanted, strict=True))
+    return (loops, realize) if same else None
+
+
+def _weights(loops: Sequence[TVMObject], realize: TVMObject) -> list[TVMObject]:
+    """The vectors of parameters that a step reads, with their places in terms of the loops.
+
+    The next step reads the next vector: the last index but one grows by 1, and no other does.
+    """
+    step, lane = loops[0].loop_var, loops[-1].loop_var
+    block, analyzer = realize.block, sym.Analyzer()
+    values = dict(zip((v.var for v in block.iter_vars), realize.iter_values, strict=True))
+    found = []
+    for load in loads_of(block.body):
+        source = load.source
+        places = [replaced(index, values) for index in load.indices]
+        if str(source.scope()) == "local" or str(source.dtype) != "float32" or len(places) < 2:
+            continue
+        *outer, row, last = places
+        next_row = replaced(row, {step: step + 1})
+        follows = bool(analyzer.can_prove_equal(next_row - row, 1))
+        if uses(last, lane) and follows and not any(uses(p, step) for p in (*outer, last)):
+            found.append(tirx.BufferLoad(source, places))
+    return found
+
+
+def _prefetch(
+    nest: tuple[Sequence[TVMObject], TVMObject], load: TVMObject, target: Target
+) -> TVMObject:
+    """Ask for what a load reads so many steps later, for each element of the tile that differs."""
+    (_, *tile, lane), _ = nest
+    products = math.prod(int(one.extent) for one in tile) * -(
+        -int(lane.extent) // target.vector.f32_lanes
+    )
+    cycles = max(products / target.vector.fma_per_cycle, target.vector.fma_latency)
+    ahead = math.ceil(target.caches.prefetch_cycles / cycles)
+    moving = [one for one in tile if any(uses(place, one.loop_var) for place in load.indices)]
+    fresh = {one.loop_var: tirx.Var(one.loop_var.name, "int32") for one in moving}
+    first = {**fresh, lane.loop_var: tirx.const(0, "int32")}
+    *outer, row, last = (replaced(place, first) for place in load.indices)
+    address = tirx.address_of(tirx.BufferLoad(load.source, [*outer, row + ahead, last]))
+    told = [tirx.const(number, "int32") for number in (_TO_READ, _ALL_LEVELS, _DATA)]
+    body = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *told))
+    for one in reversed(moving):
+        body = tirx.For(fresh[one.loop_var], 0, one.extent, tirx.ForKind.UNROLLED, body)
+    return body
+
+
+def _on_stack(func: TVMObject) -> TVMObject:
+    """Keep small local buffers on the stack, where TVM would take them from the heap."""
+
+    def keep(stmt: TVMObject) -> TVMObject:
+        shape = list(stmt.buffer.shape)
+        if str(stmt.buffer.scope()) != "local" or not all(
+            isinstance(extent, tirx.IntImm) for extent in shape
+        ):
+            return stmt
+        if math.prod(map(int, shape)) * 4 > _STACK_BYTES:
+            return stmt
+        kept = {"disable_lower_builtin": tirx.const(1, "int32")}
+        return tirx.AllocBuffer(stmt.buffer, {**dict(stmt.annotations), **kept})
+
+    return tvm_ffi.structural_map(func, (tirx.AllocBuffer, keep))
+
+
+@tvm.transform.module_pass(opt_level=0, name="SumsOnStack")  # type: ignore[untyped-decorator]
+def _sums_on_stack(module: TVMObject, context: TVMObject) -> TVMObject:
+    """:func:`_on_stack` of every function."""
+    kept = {
+        name: _on_stack(func) if isinstance(func, tirx.PrimFunc) else func
+        for name, func in module.functions.items()
+    }
+    return tvm.IRModule(kept, attrs=module.attrs)
+
+
+def _pipeline() -> tuple[TVMObject, Callable[[], TVMObject], Callable[[], TVMObject]]:
+    """TVM's passes for a CPU, with small buffers on the stack."""
+    lower, finalize_host, finalize_device = tvm.tirx.get_tir_pipeline("default")
+    passes = tvm.transform.Sequential([_sums_on_stack, finalize_host()])
+    return lower, lambda: passes, finalize_device
+
+
+tvm.tirx.register_tir_pipeline(PIPELINE, _pipeline)
