@@ -58,7 +58,7 @@ def _register_tiles(dims: Extents, target: Target) -> Iterator[tuple[int, ...]]:
         most = costs.room(slots * vectors, target, dims.dots)
         if slots == 1:  # lanes of more vectors than there are registers need a tile as well
             most = max(1, most)
-        for pixels in _pixel_tiles(_pixel_axes(dims), min(most, _MAX_PIXELS)):
+        for pixels in _pixel_tiles(_pixel_axes(dims), min(most, _MAX_PIXELS), _longest(dims)):
             phase = (1,) * (dims.first_axis - 2)
             yield (pixels[0], slots, *phase, *pixels[1:])
 
@@ -77,9 +77,21 @@ def _pixel_axes(dims: Extents) -> tuple[int, ...]:
     return (dims.outer[0], *dims.outer[dims.first_axis :])
 
 
-def _pixel_tiles(axes: tuple[int, ...], room: int) -> Iterator[tuple[int, ...]]:
+def _longest(dims: Extents) -> tuple[int, ...]:
+    """Extent of the longest tile along each axis of :func:`_pixel_axes`."""
+    axes = _pixel_axes(dims)
+    if not dims.reach:
+        return axes
+    limits = zip(axes[1:], dims.reach, dims.window[::4], strict=True)
+    spans = (axis if r < 0 else min(axis, 1 + r // stride) for axis, r, stride in limits)
+    return (axes[0], *spans)
+
+
+def _pixel_tiles(
+    axes: tuple[int, ...], room: int, longest: tuple[int, ...]
+) -> Iterator[tuple[int, ...]]:
     """Tiles of at most ``room`` pixels over batch and space: runs of the last axes first."""
-    sizes = [range(1, min(extent, room) + 1) for extent in axes]
+    sizes = [range(1, min(extent, room) + 1) for extent in longest]
     for pixels in itertools.product(*sizes):
         if math.prod(pixels) <= room and _compact(pixels, axes):
             yield pixels

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmconv._tvm import TVMObject
-from tvmconv.kernel import DOTS, KIND, PHASES, WINDOW
+from tvmconv.kernel import DOTS, KIND, PHASES, REACH, WINDOW
 from tvmconv.ops.phases import Window, windows
 
 _REDUCE = 2
@@ -74,6 +74,8 @@ class Extents:
         Chains of additions of one sum.
     window : tuple of int
         The attribute ``WINDOW`` of the reduction; empty if it reads no padding.
+    reach : tuple of int
+        The attribute ``REACH`` of the reduction; empty if tiles may read any of their padding.
     phases : tuple of Window
         The spatial axes of a reduction over the taps of phases; empty for any other.
     dots : bool
@@ -88,6 +90,7 @@ class Extents:
     window: tuple[int, ...] = ()
     phases: tuple[Window, ...] = ()
     dots: bool = False
+    reach: tuple[int, ...] = ()
 
     @property
     def first_axis(self) -> int:
@@ -127,6 +130,7 @@ def extents(sch: TVMObject, blocks: Blocks) -> Extents:
         tuple(int(number) for number in annotations.get(WINDOW, ())),
         tuple(windows(annotations.get(PHASES, ()))),
         DOTS in annotations,
+        tuple(int(number) for number in annotations.get(REACH, ())),
     )
 
 

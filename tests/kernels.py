@@ -104,7 +104,7 @@ class Kernel:
 
 def problem_spec(
     problem: Problem, block: int = BLOCK, in_block: int | None = None, program: Steps = (),
-    operands: Sequence[Layout] = (), zero_padding: bool = False,
+    operands: Sequence[Layout] = (), zero_padding: bool = False, skips_padding: bool = False,
 ) -> KernelSpec:  # fmt: skip
     """The kernel of a problem as the layout pass describes it.
 
@@ -115,6 +115,8 @@ def problem_spec(
         planes (``block`` 1) takes plain tensors and no halo.
     zero_padding : bool
         Whether zeros pad a maximum, because the input is known to have nothing negative.
+    skips_padding : bool
+        Whether the halo is narrower than the padding.
     """
     if block == 1:
         in_block = 1
@@ -128,6 +130,7 @@ def problem_spec(
     if (tests_edges and not zero_padding) or (block == 1 and problem.rank):
         attrs["edges"] = "test"
     else:
+        attrs |= {"edges": "skip"} if skips_padding else {}
         x = x.with_halo(*window_halo(attrs), halo_fill(attrs))
     dtype = ops.result_dtype(problem.op, list(problem.dtypes.values())[:-1], attrs)
     output = Layout(problem.output_shape, block, dtype=dtype)
@@ -241,12 +244,9 @@ class Compiled:
     """Kernels compiled together."""
 
     def __init__(self, funcs: Mapping[str, Any], target: Target) -> None:
-        from tvmconv._tvm import tvm
-        from tvmconv.codegen.kernels import lowering
+        from tvmconv.codegen.kernels import compiled
 
-        module = tvm.IRModule(dict(funcs))
-        with lowering(*funcs.values()):
-            self.module = tvm.compile(module, tvm.target.Target(target.llvm_target()))
+        self.module = compiled(funcs, target)
 
     def run(self, number: int, kernel: Kernel) -> Array:
         """Run a kernel on aligned copies of its buffers, and return its logical output.

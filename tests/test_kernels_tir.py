@@ -9,7 +9,7 @@ import pytest
 
 from tvmconv._tvm import s_tir, te, tvm
 from tvmconv.codegen.tir import overlap_tails, retarget_output, skip_padding
-from tvmconv.kernel import WINDOW
+from tvmconv.kernel import REACH, WINDOW
 from tvmconv.ops import Array
 
 
@@ -229,7 +229,9 @@ def outputs(window: tuple[int, ...]) -> int:
     return (low + extent + high - (taps - 1) * dilation - 1) // stride + 1
 
 
-def windowed(window: tuple[int, ...], size: int, startless: bool = False) -> Any:
+def windowed(
+    window: tuple[int, ...], size: int, startless: bool = False, reach: int | None = None
+) -> Any:
     """Sums over windows and channels, a tile of ``size`` outputs inside the loops of the sum."""
     extent, taps, stride, dilation, low, high = window
     x = te.placeholder((low + extent + high, CHANNELS), name="x")
@@ -239,7 +241,8 @@ def windowed(window: tuple[int, ...], size: int, startless: bool = False) -> Any
         (outputs(window), LANES),
         lambda i, lane: te.sum(x[i * stride + k * dilation, c] * weight[k, c, lane], axis=[k, c]),
         name="y",
-        attrs={WINDOW: [stride, dilation, low, extent]},
+        attrs={WINDOW: [stride, dilation, low, extent]}
+        | ({} if reach is None else {REACH: [reach]}),
     )
     sch = s_tir.Schedule(te.create_prim_func([x, weight, y]))
     block = sch.get_sblock("y")
@@ -304,6 +307,18 @@ def test_conditions_only_where_a_tile_can_skip(
     text = skip_padding(windowed(window, size)).script()
     assert text.count("if ") == (conditions > 0)
     assert text.count(">= 0") + text.count("0 <=") + text.count(" < 9") == conditions, text
+
+
+@pytest.mark.parametrize(("reach", "fits"), [(-1, True), (3, True), (2, False), (0, False)])
+def test_a_tile_may_not_read_beyond_the_halo(reach: int, fits: bool) -> None:
+    func = windowed((7, 3, 1, 4, 4, 4), 4, reach=reach)
+    if fits:
+        skip_padding(func)
+    else:
+        with pytest.raises(ValueError, match=f"a tile of 4 reads farther than {reach} into a halo"):
+            skip_padding(func)
+    with pytest.raises(ValueError, match="starts its sums where it reads beyond the halo"):
+        skip_padding(windowed((7, 3, 1, 4, 4, 4), 1, startless=True, reach=3))
 
 
 def test_a_sum_that_starts_inside_its_taps_is_left_alone() -> None:

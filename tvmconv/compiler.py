@@ -49,7 +49,13 @@ def lower_graph(
 
     require_supported(target)
     choices = chooser or Chooser.of(target)
-    module = optimized(graph, target.layout.channel_block, choices, fused=fused)
+    module = optimized(
+        graph,
+        target.layout.channel_block,
+        choices,
+        fused=fused,
+        skips_padding=not target.is_gpu,
+    )
     return lower_module(module, resident_halos=target.is_gpu, allow_tf32=choices.allow_tf32)
 
 

@@ -37,6 +37,10 @@ GROUP = "tvmconv.group"
 #: ``k`` the element ``o * stride + k * dilation - padding``, which is 0 beyond the extent.
 WINDOW = "tvmconv.window"
 
+#: Attribute of such a reduction whose input has a narrower halo than its windows reach: how far a
+#: tile may read beyond each spatial axis at the taps that read anything of the tensor; -1 is any.
+REACH = "tvmconv.reach"
+
 #: Attribute of a contraction whose products are dot products of four bytes.
 DOTS = "tvmconv.dots"
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm, tvm_ffi
-from tvmconv.kernel import INTERLEAVED, KIND, PHASES, TILES, WINDOW
+from tvmconv.kernel import INTERLEAVED, KIND, PHASES, REACH, TILES, WINDOW
 from tvmconv.ops import phases
 
 _SPATIAL, _REDUCE = 0, 2
@@ -436,7 +436,7 @@ def skip_padding(func: TVMObject) -> TVMObject:
     The loop over a tap of a sum that has the attribute ``WINDOW`` gets a condition: the last
     element that the tile reads there does not lie before the tensor, nor the first one behind it.
     With the attribute ``PHASES``, the tap is one that the tile's phase has, besides. Where that
-    always holds there is none.
+    always holds there is none. With ``REACH``, no tile may read farther beyond the tensor.
 
     Parameters
     ----------
@@ -446,7 +446,7 @@ def skip_padding(func: TVMObject) -> TVMObject:
     Raises
     ------
     ValueError
-        If a tap that not all phases have cannot be skipped.
+        If a tap that not all phases have, or one beyond the halo, cannot be skipped.
     """
     loops: list[TVMObject] = []
     guards: dict[TVMObject, list[TVMObject]] = {}
@@ -484,15 +484,24 @@ def _tap_guards(
     pairs = list(zip(block.iter_vars, realize.iter_values, strict=True))
     taps = [value for var, value in pairs if var.iter_type == _REDUCE][-1 - rank : -1]
     positions = [value for var, value in pairs if var.iter_type == _SPATIAL][-1 - rank : -1]
-    if block.init is not None or not taps:
+    reach = [int(number) for number in block.annotations.get(REACH, ())]
+    if not taps:
+        return
+    if block.init is not None:
+        if reach:
+            raise ValueError(f"{block.name_hint} starts its sums where it reads beyond the halo")
         return
     for axis, (tap, position) in enumerate(zip(taps, positions, strict=True)):
         stride, dilation, low, extent = window[4 * axis : 4 * axis + 4]
         place = _nest(realize, loops, tap)
         if place is None:
+            if reach and reach[axis] >= 0:
+                raise ValueError(f"{tap} has no loop of its own, and its window leaves the halo")
             continue
         inside = [loop.loop_var for loop in loops[place + 1 :]]
         first, span = _first_and_span(analyzer, position, inside)
+        if reach and 0 <= reach[axis] < span * stride:
+            raise ValueError(f"a tile of {span + 1} reads farther than {reach[axis]} into a halo")
         at = first * stride + tap * dilation - low
         conditions = []
         if _min_value(analyzer, at) + span * stride < 0:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 from tvmconv.graph.fuse import FAMILY
 from tvmconv.graph.ir import Graph, Node, Value
-from tvmconv.ops import phases, winograd
+from tvmconv.ops import conv, phases, winograd
 from tvmconv.problem import Problem
+
+#: A tensor that is so many times larger with its halo than with a narrow one costs more to fill,
+#: and takes more of the caches, than is lost by small tiles.
+_WIDE = 1.3
 
 
 def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
@@ -20,6 +26,15 @@ def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         return phases.halo(problem)
     if not problem.kernel or not problem.family.windows:
         return [0] * problem.rank, [0] * problem.rank
+    lows, highs = _whole_halo(problem)
+    if attrs.get("edges") == "skip":
+        reach = conv.reach(problem)
+        return list(map(min, lows, reach)), list(map(min, highs, reach))
+    return lows, highs
+
+
+def _whole_halo(problem: Problem) -> tuple[list[int], list[int]]:
+    """As :func:`window_halo`, for windows that read all of their padding."""
     highs = [
         max(0, (out - 1) * stride + extent - low - size)
         for out, stride, extent, low, size in zip(
@@ -28,6 +43,31 @@ def window_halo(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         )
     ]  # fmt: skip
     return list(problem.pads_low), highs
+
+
+def skip_edges(graph: Graph) -> Graph:
+    """Let convolutions whose padding is a good part of their input skip the taps that lie in it.
+
+    A narrow halo does for them. Only schedules of CPUs skip taps.
+    """
+    nodes = [
+        replace(node, attrs={**node.attrs, "edges": "skip"}) if _has_wide_halo(node) else node
+        for node in graph.nodes
+    ]
+    return replace(graph, nodes=nodes)
+
+
+def _has_wide_halo(node: Node) -> bool:
+    """Whether a convolution's input with its halo is much larger than with a narrow one."""
+    if node.op != "conv":
+        return False
+    problem = Problem.parse(node.attrs["problem"])
+    if winograd.tile_outputs(problem):
+        return False
+    sizes = problem.in_spatial
+    whole = zip(sizes, *_whole_halo(problem), strict=True)
+    narrow = zip(sizes, *window_halo({**node.attrs, "edges": "skip"}), strict=True)
+    return prod(map(sum, whole)) > _WIDE * prod(map(sum, narrow))
 
 
 def halo_fill(attrs: Mapping[str, Any]) -> int:

@@ -21,6 +21,7 @@ from typing import Protocol
 from tvmconv._tvm import TVMObject, relax, tvm
 from tvmconv.graph import fuse, layout
 from tvmconv.graph.gate_kernels import choose_gates
+from tvmconv.graph.halos import skip_edges
 from tvmconv.graph.ir import Graph
 from tvmconv.graph.relax import from_relax, to_relax
 from tvmconv.graph.separable import Prices, fuse_separable
@@ -62,7 +63,9 @@ class Choices(Prices, Protocol):
         """Name of the algorithm of a convolution."""
 
 
-def layout_passes(block: int, choices: Choices | None) -> list[TVMObject]:
+def layout_passes(
+    block: int, choices: Choices | None, skips_padding: bool = False
+) -> list[TVMObject]:
     """Passes after which every value has its layout; see :func:`optimized`."""
 
     def choose_algorithms(graph: Graph) -> Graph:
@@ -74,8 +77,10 @@ def layout_passes(block: int, choices: Choices | None) -> list[TVMObject]:
     def join_separable(graph: Graph) -> Graph:
         return fuse_separable(graph, block, choices) if choices else graph
 
+    skipping = [graph_pass("SkipEdges", skip_edges)] if skips_padding else []
     return [
         graph_pass("JoinUpsampled", join_enlarged),
+        *skipping,
         graph_pass("ChooseGates", lambda graph: choose_gates(graph, block, choices)),
         graph_pass("FuseSeparable", join_separable),
         graph_pass("AssignForms", lambda graph: layout.assign_forms(graph, block, choices)),
@@ -92,6 +97,7 @@ def optimized(
     choices: Choices | None = None,
     *,
     fused: bool = False,
+    skips_padding: bool = False,
 ) -> TVMObject:
     """Run the passes.
 
@@ -104,6 +110,8 @@ def optimized(
         Without them all convolutions are direct, and on blocks.
     fused : bool
         Whether the graph has been through fusion.
+    skips_padding : bool
+        Whether schedules can skip taps that lie in padding.
 
     Returns
     -------
@@ -111,5 +119,5 @@ def optimized(
         Every binding carries the layout of its result.
     """
     passes = [] if fused else fusion_passes()
-    passes += [relax.transform.DeadCodeElimination(), *layout_passes(block, choices)]
+    passes += [relax.transform.DeadCodeElimination(), *layout_passes(block, choices, skips_padding)]
     return tvm.transform.Sequential(passes, name="tvmconv")(to_relax(graph))

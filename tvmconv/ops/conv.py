@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmconv.kernel import KernelSpec
+from tvmconv.kernel import REACH, KernelSpec
 from tvmconv.ops import (
     Array,
     Family,
@@ -36,6 +36,8 @@ from tvmconv.problem import Problem
 if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
     from tvmconv.graph.ir import Value
+
+_ROW_REACH, _COLUMN_REACH = 1, 7
 
 
 def validate(problem: Problem) -> None:
@@ -82,11 +84,20 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
     return shared.add_bias(problem, y, arrays)
 
 
+def reach(problem: Problem) -> list[int]:
+    """How far tiles may read beyond each axis where taps in the padding are skipped.
+
+    It allows for tiles of two rows of eight, at stride 1: larger ones skip little.
+    """
+    return [_ROW_REACH] * (problem.rank - 1) + [_COLUMN_REACH]
+
+
 def compute(spec: KernelSpec) -> list[Any]:
     """The sum over ``rc`` (trips over channels), ``rk0`` … (taps) and ``ri`` (inner channels).
 
     With the attribute ``shuffled``, the convolution reads the channel shuffle of ``x`` in so many
-    groups; :mod:`tvmconv.graph.shuffle` sets it. Where the problem names
+    groups; :mod:`tvmconv.graph.shuffle` sets it. With ``edges: "skip"`` the halo is no wider than
+    :func:`reach`, and a schedule has to skip the taps beyond. Where the problem names
     that algorithm, it is computed as :mod:`tvmconv.ops.winograd` has it, and on planes as
     :mod:`tvmconv.ops.planes` has it.
 
@@ -123,6 +134,9 @@ def compute(spec: KernelSpec) -> list[Any]:
 
     kind = "grouped" if any(plan.starts) else "contraction"
     attrs = expressions.window_attrs(p) | expressions.product_attrs(spec)
+    if spec.attrs.get("edges") == "skip":
+        pads = map(max, p.pads_low, p.pads_high)
+        attrs[REACH] = [-1 if pad <= r else r for pad, r in zip(pads, reach(p), strict=True)]
     result = summing.summed(spec.output.iteration_shape, terms, plan.trips, together, kind, attrs)
     operands, output = expressions.finish(spec, lambda *index: result(*index), bias)
     return [x, weight, *([] if bias is None else [bias]), *operands, output]
