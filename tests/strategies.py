@@ -142,6 +142,9 @@ def draw(pick: Picker, name: str, family: Family, rank: int, whole: bool = False
         options |= _quantisation(pick)
     elif whole:
         options |= _variety(pick)
+        if "algorithm" in known and str(options["algorithm"]).startswith("winograd"):
+            kernel[-1] = 3
+            options |= {"stride": 1, "groups": 1, "dtype": "float32"}
     if "inner_activation" in known:
         options["inner_activation"] = pick.choice(_ACTIVATIONS)
     filter_shape: list[int] = []

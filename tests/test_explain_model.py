@@ -210,6 +210,69 @@ def test_fields_are_what_the_network_depends_on() -> None:
     assert field.size == (np.ptp(rows) + 1, np.ptp(columns) + 1)
 
 
+def test_fields_through_resizes() -> None:
+    """A U-Net's way up: nearest ×2 halves the jump; the 3×3 after it adds one input or two."""
+    found = layers(
+        net(
+            """a = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x);
+            b = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric",
+            nearest_mode = "floor"> (a, r, s); c = Conv <pads = [1, 1, 1, 1]> (b, w);
+            y = Resize <mode = "linear"> (c, r, s);""",
+            x="1,3,8,8",
+            r=normal(0),
+            s=np.array([1, 1, 2, 2], np.float32),
+            w=normal(3, 3, 3, 3),
+        )
+    )
+    assert [layer.field.size for layer in found] == [(2, 2), (2, 2), (4, 4), (6, 6)]
+    assert [next(map(float, layer.field.jump)) for layer in found] == [2.0, 1.0, 1.0, 0.5]
+
+
+def test_where_a_deformable_convolution_reads_is_known_at_run_time() -> None:
+    model = net(
+        """c = Conv <pads = [1, 1, 1, 1]> (x, v); y = DeformConv <pads = [1, 1, 1, 1],
+        offset_group = 2, strides = [2, 2]> (c, w, o, b);""",
+        x="1,4,9,9",
+        o=normal(1, 36, 5, 5),
+        v=normal(4, 4, 3, 3),
+        w=normal(8, 4, 3, 3),
+        b=normal(8),
+        opset=22,
+    )
+    first, samples, sums = layers(model)
+    assert first.field.size == (3, 3)
+    assert (samples.op, samples.macs, samples.output_shape) == ("deform_im2col", 0, (1, 36, 5, 5))
+    assert samples.field.whole
+    assert sums.field.whole
+    assert (sums.parameters, sums.macs) == (8 * 36 + 8, 25 * 8 * 36)
+
+
+def test_layers_of_bytes_between_conversions() -> None:
+    """QDQ: weights of bytes, sums of 32 bits, and pools that read bytes."""
+    found = layers(
+        net(
+            """q = QuantizeLinear (x, sx, zx); d = DequantizeLinear (q, sx, zx);
+            wd = DequantizeLinear (w, sw, zw); c = Conv <pads = [1, 1, 1, 1], strides = [2, 2]>
+            (d, wd); cq = QuantizeLinear (c, sy, zx); cd = DequantizeLinear (cq, sy, zx);
+            y = MaxPool <kernel_shape = [3, 3], strides = [2, 2]> (cd);""",
+            x="1,4,17,17",
+            sx=np.float32(0.02),
+            zx=np.uint8(128),
+            w=np.arange(-144, 144).clip(-128, 127).astype(np.int8).reshape(8, 4, 3, 3),
+            sw=np.float32(0.01),
+            zw=np.int8(0),
+            sy=np.float32(0.05),
+        )
+    )
+    conv = next(layer for layer in found if layer.macs)
+    assert conv.problem.startswith("qconv2d:1x4x17x17:8x3x3:stride=2:padding=1")
+    assert (conv.parameters, conv.macs) == (288, 81 * 8 * 36)
+    assert (conv.field.size, found[-1].field.size) == ((3, 3), (7, 7))
+    pool = next(layer for layer in found if layer.op == "max_pool")
+    assert "dtype=uint8" in pool.problem
+    assert pool.bytes == 8 * 81 + 8 * 16
+
+
 def test_a_name_cannot_steer_the_terminal() -> None:
     model = net("y = Relu (x);")
     model.graph.node[0].name = "a\x1b[2J"

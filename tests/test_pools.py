@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import tvmconv
-from tvmconv import frontend
+from tests.kernels import Kernel, compile_specs, problem_spec
+from tvmconv import frontend, ops
 from tvmconv.errors import InputError
 from tvmconv.problem import Problem
 
@@ -68,6 +69,50 @@ def test_indices_alone_and_of_no_number() -> None:
     (indices,) = tvmconv.compile(model, threads=1)(x)
     assert indices[0, 0].tolist() == [[0, 1, 3], [4, 5, 7], [12, 13, 15]]
     assert (indices[0, 1] == indices[0, 0] + 16).all()
+    x = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+    x[0, 0, 2, 2] = x[0, 1, 0, 0] = np.nan
+    (indices,) = tvmconv.compile(model, threads=1)(x)
+    problem = "max_pool2d:1x2x4x4:2x2:stride=2:padding=1"
+    attrs = {"problem": problem, "storage_order": 0}
+    wanted = ops.get("max_pool_indices").reference([x, x], attrs)
+    np.testing.assert_array_equal(indices, wanted)
+    assert indices[0, 0, 1, 1] == 5  # where its window begins
+
+
+#: Windows on blocks and on planes, with padding and without, as long as a map, of several sizes.
+MAXIMA = [
+    "max_pool2d:1x17x6x7:2x2:stride=2",
+    "max_pool2d:2x5x6x7:3x3:padding=1",
+    "max_pool2d:1x5x9x9:2x3:dilation=2:padding=0,1",
+    "max_pool1d:1x4x40:3:stride=2:padding=1",
+    "max_pool3d:1x2x3x4x5:2x2x2:dtype=float16",
+    "global_max_pool2d:1x17x9x9",
+    "global_max_pool2d:1x3x1x5:dtype=bfloat16",
+    "adaptive_max_pool2d:1x4x7x9:3x4",
+]
+
+
+@pytest.mark.parametrize("block", [16, 1])
+def test_nan_wins_and_nothing_but_minus_infinity_is_that(block: int) -> None:
+    """As NumPy has it; ONNX Runtime and ONNX's evaluator drop NaN unless a window begins with it.
+
+    Of -inf alone the evaluator makes -inf, ONNX Runtime that or the lowest number.
+    """
+    problems = [Problem.parse(text) for text in MAXIMA]
+    specs = [problem_spec(problem, block) for problem in problems]
+    compiled = compile_specs(specs)
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.1, 1.0):
+        for number, (problem, spec) in enumerate(zip(problems, specs, strict=True)):
+            x = np.full(problem.input_shape, -np.inf)
+            if share < 1:
+                x = np.where(rng.random(x.shape) < share, np.nan, rng.standard_normal(x.shape))
+                x[0, 0, ..., : x.shape[-1] // 2] = -np.inf
+            arrays = {"x": x.astype(problem.dtype)}
+            got = compiled.run(number, Kernel(spec, (arrays["x"],)))
+            wanted = problem.reference(arrays)
+            assert np.isnan(wanted).any() == (share == 0.1)
+            np.testing.assert_array_equal(got.astype(np.float64), wanted, problem.text)
 
 
 def test_what_was_pooled_is_unpooled() -> None:

@@ -60,10 +60,12 @@ def test_a_range_of_one_sign() -> None:
     for x, q, scale, zero in (
         ([1.0, 2.0, 5.1], [50, 100, 255], 5.1 / 255, 0),
         ([-5.1, -2.0, -1.0], [0, 155, 205], 5.1 / 255, 255),
+        ([0.0, 0.0, 0.0], [0, 0, 0], 1 / 255, 0),  # as ONNX's evaluator has it
     ):
         got = module(np.array([x], np.float32))
         assert got[0].tolist() == [q]
-        assert got[1] == np.float32(np.float32(5.1) / np.float32(255)) == pytest.approx(scale)
+        assert got[1] == np.float32(np.float32(255 * scale) / np.float32(255))
+        assert got[1] == pytest.approx(scale)
         assert got[2] == zero
 
 

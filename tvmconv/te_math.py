@@ -152,13 +152,7 @@ def rounded(x: Expr) -> Expr:
 @cache
 def _rounded_operator() -> Any:
     """The operator behind :func:`rounded`, registered when it is first needed."""
-    from tvmconv._tvm import tirx, tvm
-
-    name = "tirx.tvmconv_rounded"
-    tvm.ir.op._ffi_api.RegisterOp(name, "a value that takes part in no contraction")
-    tvm.ir.register_op_attr(name, "TVectorizable", True)
-    tvm.ir.register_op_attr(name, "TScriptPrinterName", name.removeprefix("tirx."))
-    tvm.ir.register_op_attr(name, "TCallEffectKind", _PURE)
+    from tvmconv._tvm import tirx
 
     def for_llvm(call: Any) -> Expr:
         dtype = str(call.ty.dtype)
@@ -169,9 +163,42 @@ def _rounded_operator() -> Any:
         zero = tirx.const(-0.0, dtype)  # x + -0 is x, of either zero too
         return tirx.call_pure_extern(dtype, "__fadd_rn", *call.args, zero)
 
-    tirx.register_intrin_lowering(name, target="llvm", f=for_llvm)
-    tirx.register_intrin_lowering(name, target="cuda", f=for_cuda)
-    return tvm.ir.Op.get(name)
+    summary = "a value that takes part in no contraction"
+    return _registered("tvmconv_rounded", summary, llvm=for_llvm, cuda=for_cuda)
+
+
+def propagating(largest: bool, a: Expr, b: Expr) -> Expr:
+    """The larger or smaller of two values by one operation of LLVM, NaN where one of them is."""
+    from tvmconv._tvm import tirx
+
+    return tirx.call_intrin("float32", _propagating_operator(largest), a, b)
+
+
+@cache
+def _propagating_operator(largest: bool) -> Any:
+    """The operator behind :func:`propagating`, registered when it is first needed."""
+    from tvmconv._tvm import tirx
+
+    name = "maximum" if largest else "minimum"
+
+    def for_llvm(call: Any) -> Expr:
+        return tirx.call_llvm_pure_intrin(str(call.ty.dtype), f"llvm.{name}", *call.args)
+
+    return _registered(f"tvmconv_{name}", f"{name} or NaN", llvm=for_llvm)
+
+
+def _registered(name: str, summary: str, **lowerings: Callable[[Any], Expr]) -> Any:
+    """An operator of TVM's without effects, lane by lane, with what becomes of it by target."""
+    from tvmconv._tvm import tirx, tvm
+
+    full = f"tirx.{name}"
+    tvm.ir.op._ffi_api.RegisterOp(full, summary)
+    tvm.ir.register_op_attr(full, "TVectorizable", True)
+    tvm.ir.register_op_attr(full, "TScriptPrinterName", name)
+    tvm.ir.register_op_attr(full, "TCallEffectKind", _PURE)
+    for target, lowering in lowerings.items():
+        tirx.register_intrin_lowering(full, target=target, f=lowering)
+    return tvm.ir.Op.get(full)
 
 
 def divided(x: Expr, divisor: float) -> Expr:

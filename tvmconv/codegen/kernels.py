@@ -13,6 +13,7 @@ from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen import halves
 from tvmconv.codegen.cuda.parallel import share_parallel_loops
 from tvmconv.codegen.groups import split_groups
+from tvmconv.codegen.extremes import marked, numpy_extremes
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
 from tvmconv.codegen.prefetch import PIPELINE, prefetch_weights
@@ -49,6 +50,7 @@ def prim_func(spec: KernelSpec, symbol: str, *, aligned: bool = False) -> TVMObj
     func = retarget_output(func, spec.output.buffer_shape, spec.output.offsets)
     if aligned:
         return split_groups(guard_phases(func))
+    func = marked(func, spec)
     operands = len(spec.inputs) - 1
     places = (0, *range(len(func.params) - 1 - operands, len(func.params)))
     layouts = (*spec.inputs, spec.output)
@@ -122,7 +124,8 @@ def finish(sch: TVMObject, target: Target) -> TVMObject:
     if target.is_gpu:
         func = share_parallel_loops(func, target)
     else:
-        func = prefetch_weights(load_lanes(skip_padding(overlap_tails(func))), target)
+        func = load_lanes(skip_padding(overlap_tails(func)))
+        func = prefetch_weights(numpy_extremes(func, target), target)
     return halves.stored(te_dot.selected(func, target), target)
 
 

@@ -19,6 +19,7 @@ from math import lcm
 from tvmconv import ops
 from tvmconv.explain.axes import Axis, axes_of
 from tvmconv.graph.ir import Graph, Node, Value
+from tvmconv.ops import resampling, resize
 from tvmconv.problem import Problem
 
 #: Neighbours that are looked at where their fields differ in length, after upsampling.
@@ -44,12 +45,33 @@ class Field:
     whole: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class _ResizedAxis:
+    """An axis of a resize; beyond its edges the places go on as they are inside."""
+
+    inner: resampling.Axis
+
+    @property
+    def scale(self) -> Fraction:
+        """Inputs from one output to the next, on average."""
+        return Fraction(self.inner.size, self.inner.outputs)
+
+    def interval(self, first: int, last: int) -> tuple[int, int]:
+        """First and last input that outputs from ``first`` to ``last`` read."""
+        low, high = (divmod(output, self.inner.outputs) for output in (first, last))
+        size, places = self.inner.size, self.inner.places
+        return (
+            int(places[:, low[1]].min()) + low[0] * size,
+            int(places[:, high[1]].max()) + high[0] * size,
+        )
+
+
 @dataclass(frozen=True)
 class _Link:
     """How a value's elements read one run-time input of its node, an axis each."""
 
     source: Value
-    axes: tuple[Axis, ...]
+    axes: tuple[Axis | _ResizedAxis, ...]
 
 
 #: Of a value: links to what it reads; None if it depends on all of it; ``()`` if that is unknown.
@@ -153,8 +175,13 @@ def _links(node: Node) -> tuple[_Link, ...] | None:
         problem = Problem.parse(node.attrs["problem"])
         if not problem.rank or not problem.filter_shape:  # dense, or a pool of the whole map
             return None
+        if node.op == "resize":
+            resized = tuple(_ResizedAxis(axis) for axis in resize.axes_of(problem))
+            return (_Link(node.inputs[0], resized),)
         axes = axes_of(problem)
         return () if axes is None else (_Link(node.inputs[0], axes),)
+    if node.op == "deform_im2col":  # where it reads is known at run time
+        return None
     rank = len(node.output.shape) - 2
     if rank not in (1, 2, 3):
         return ()

@@ -169,7 +169,11 @@ def import_dequantize(node: OnnxNode, builder: Builder) -> Value:
 
 
 def import_dynamic(node: OnnxNode, builder: Builder) -> list[Value]:
-    """ONNX ``DynamicQuantizeLinear``: to uint8, by the range of the input and zero."""
+    """ONNX ``DynamicQuantizeLinear``: to uint8, by the range of the input and zero.
+
+    Of nothing but zeros the range is 1, as ONNX's evaluator has it; by ONNX's text the scale would
+    be 0, and ONNX Runtime's is 1.
+    """
     node.allow_attrs()
     x = node.input(0)
     nothing = builder.constant(np.zeros((), np.float32))
@@ -179,7 +183,10 @@ def import_dynamic(node: OnnxNode, builder: Builder) -> list[Value]:
         ends.append(builder.emit(larger, [builder.emit(reduction, [x], axes), nothing]))
     low, high = ends
     steps = builder.constant(np.array(255, np.float32))
-    scale = builder.emit("div", [builder.emit("sub", [high, low]), steps])
+    width = builder.emit("sub", [high, low])
+    one = builder.constant(np.ones((), np.float32))
+    width = builder.emit("where", [builder.emit("equal", [width, nothing]), one, width])
+    scale = builder.emit("div", [width, steps])
     from_zero = builder.emit("div", [builder.emit("sub", [nothing, low]), scale])
     zero = builder.emit("quantize", [from_zero], {**_UNIT, "dtype": "uint8"})
     rounded = _rounded(builder, builder.emit("div", [x, scale]))

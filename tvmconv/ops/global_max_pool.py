@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tvmconv import te_math
 from tvmconv.kernel import KernelSpec
 from tvmconv.ops import Array, Float64, expressions, global_avg_pool, importing, rows
 from tvmconv.ops import family as shared
@@ -25,11 +27,11 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
 
 
 def compute(spec: KernelSpec) -> list[Any]:
-    """The maximum over the map; NaN is no more than a number."""
+    """The maximum over the map."""
     from tvmconv._tvm import te
 
     if spec.output.block == 1:
-        x, largest = rows.whole_plane(spec, te.max, te.min_value("float32"))
+        x, largest = rows.whole_plane(spec, te.max, te_math.number(-math.inf))
     else:
         x, largest = global_avg_pool.whole_map(spec, te.max)
     operands, output = expressions.finish(spec, lambda *index: largest(*index))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tvmconv import te_math
 from tvmconv.kernel import KIND, KernelSpec
 from tvmconv.ops import Array, Family, Float64, expressions, importing, rows, windows
 from tvmconv.ops import family as shared
@@ -44,7 +46,7 @@ def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
 
 
 def compute(spec: KernelSpec) -> list[Any]:
-    """The maximum over the taps ``rk0`` …, channel by channel; NaN is no more than a number.
+    """The maximum over the taps ``rk0`` …, channel by channel.
 
     With ``edges: "test"`` in the attributes the padding is not read; otherwise the halo must hold
     nothing larger than the results, such as zeros where no input is negative.
@@ -56,7 +58,7 @@ def compute(spec: KernelSpec) -> list[Any]:
     if out.block == 1:
         # The nearest row inside belongs to the window too, unless the window skips it.
         nearest = set(p.dilation[:-1]) <= {1}
-        x, pool = rows.pooled(spec, te.max, te.min_value(p.dtype), nearest)
+        x, pool = rows.pooled(spec, te.max, _least(p), nearest)
         operands, output = expressions.finish(spec, lambda *index: pool(*index))
         return [x, *operands, output]
     x = expressions.placeholder(x_layout, "x")
@@ -87,7 +89,15 @@ def _inside(problem: Problem, place: list[Any], at: Callable[[list[Any]], Any]) 
     if set(problem.dilation) == {1}:
         return element  # the nearest element inside belongs to the window too
     ends = [c for q, size in zip(place, sizes, strict=True) for c in (q >= 0, q < size)]
-    return tirx.if_then_else(tirx.all(*ends), element, te.min_value(problem.dtype))
+    return tirx.if_then_else(tirx.all(*ends), element, _least(problem))
+
+
+def _least(problem: Problem) -> Any:
+    """What is no more than anything."""
+    from tvmconv._tvm import te
+
+    bytes_ = problem.dtype in opt.BYTE_DTYPES
+    return te.min_value(problem.dtype) if bytes_ else te_math.number(-math.inf)
 
 
 def import_max_pool(node: OnnxNode, builder: Builder) -> Value | list[Value]:

@@ -34,16 +34,17 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
 
 
 def reference(arrays: Sequence[Any], attrs: Attrs) -> Array:
-    """The first place of each window's maximum; its first place inside where all are NaN."""
+    """The first place of each window's maximum; its first place inside if that is NaN."""
     problem = Problem.parse(attrs["problem"])
     x = np.asarray(arrays[0], np.float64)
-    values = shared.padded(problem, np.where(np.isnan(x), -np.inf, x), -np.inf)
+    values = shared.padded(problem, x, -np.inf)
     plane = np.arange(prod(problem.in_spatial)).reshape(1, 1, *problem.in_spatial)
     places = shared.padded(problem, plane, -1.0)
     axes = tuple(range(-problem.rank, 0))
     view = shared.window_view(problem, values)
     found = shared.window_view(problem, places)
-    largest = (view == view.max(axis=axes, keepdims=True)) & (found >= 0)
+    top = view.max(axis=axes, keepdims=True)
+    largest = ((view == top) | np.isnan(top)) & (found >= 0)
     first = np.where(largest, found, np.inf).min(axis=axes).astype(np.int64)
     if attrs["storage_order"]:
         first = np.ravel_multi_index(
