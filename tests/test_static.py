@@ -16,9 +16,10 @@ from tvmconv.autoschedule.log import Log
 from tvmconv.autoschedule.tasks import extract
 from tvmconv.autoschedule.tuner import tune
 from tvmconv.codegen import mca
-from tvmconv.codegen.estimate import estimate
+from tvmconv.codegen.estimate import _runs, estimate
+from tvmconv.codegen.kernels import build, scheduled
 from tvmconv.codegen.loops import Loop, hot_loop, loops
-from tvmconv.codegen.trips import trips
+from tvmconv.codegen.trips import Trips, trips
 from tvmconv.compiler import compile_to_file
 from tvmconv.errors import EnvironmentError_
 from tvmconv.runtime.inspect import inspect_artifact
@@ -119,6 +120,36 @@ exit:
 def test_trips() -> None:
     found = [(loop.depth, loop.count) for loop in trips(IR, 5)]
     assert found == [(0, 90), (1, 8), (1, 2), (2, 3), (1, None)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [
+        ("%a = add i64 %i, 1|%b = add i64 %a, 1|%c = icmp eq i64 %b, 48|br i1 %c, {out}", 24),
+        ("%a = add i64 %i, 1|%b = add i64 %i, 2|%c = icmp ult i64 %i, 46|br i1 %c, {on}", 24),
+        ("%b = add i64 %i, 5|%c = icmp ugt i64 %b, 48|br i1 %c, {out}", 10),
+        ("%b = add i64 %i, 5|%c = icmp ugt i64 %x, 48|br i1 %c, {out}", None),
+        ("%b = mul i64 %i, 5|%c = icmp ugt i64 %b, 48|br i1 %c, {out}", None),
+    ],
+)
+def test_how_a_loop_counts(lines: str, count: int | None) -> None:
+    text = lines.format(out="label %end, label %loop", on="label %loop, label %end")
+    phi = "%i = phi i64 [ 0, %first ], [ %b, %loop ]\n"
+    loop = f"loop:\n{phi}" + "\n".join(text.split("|"))
+    function = "define void @f() {\nfirst:\nbr label %loop\n" + loop + "\nend:\nret void\n}\n"
+    assert trips(function, 1) == [Trips(0, count)]
+
+
+@pytest.mark.parametrize("name", ["cortex-a53", "neoverse-n1"])
+def test_trips_account_for_every_multiply_add(name: str) -> None:
+    """Also where several steps of the sum are unrolled, once more by LLVM."""
+    target = load_target(name)
+    (task,), _ = extract(["conv2d:1x384x14x14:128x1x1"], target)
+    module = build(scheduled(task.specs[0], "kernel", target), "kernel", target)
+    found = loops(module.inspect_source("asm"), target.arch)
+    counts = _runs(found, trips(module.inspect_source("ll"), target.cores))
+    units = sum(loop.fmas * run for loop, run in zip(found, counts, strict=True)) * target.cores
+    assert 1 <= units * target.vector.f32_lanes / task.macs < 1.2  # threads have no equal shares
 
 
 def test_a_block_that_is_run_later_may_stand_first() -> None:
