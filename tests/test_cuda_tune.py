@@ -69,6 +69,18 @@ def test_what_is_wrong_is_never_chosen(target: Target) -> None:
     assert "elements are wrong" in found[2].message
 
 
+def test_machine_code_is_built_by_forked_processes(target: Target) -> None:
+    """NVRTC is loaded in the process that forks, which still has one thread; the emulated device
+    refuses what it has made."""
+    spec = spec_of(PROBLEM)
+    with Measurer(target, jobs=2) as measurer:
+        found = list(measurer.measure(spec, candidates(spec, target)[:2]))
+        pid = measurer._station().crew.pid
+        assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+    assert [outcome.status for outcome in found] == ["crashed"] * 2
+    assert all("the emulator takes no cubin" in outcome.message for outcome in found)
+
+
 def test_what_is_written_beside_a_buffer_is_seen(target: Target) -> None:
     driver = open_driver()
     with driver.context():

@@ -237,12 +237,12 @@ def tune(day: Day) -> None:
             tools=tools,
         )
         gains = [t.untuned_us / t.tuned_us for t in report.tasks if t.tuned_us < float("inf")]
+        found = look_up([day.logs], day.target)
+        write(day.out / "best.jsonl", [r.line() for entry in found.entries for r in entry.best])
         yield {"item": f"{what} {precision} {batches}", "measured": report.measured,
                "tasks": len(report.tasks), "gain": geometric_mean(gains)}  # fmt: skip
 
     day.each("tune", TUNED[:2] if day.dry else TUNED, one)
-    found = look_up([day.logs], day.target)
-    write(day.out / "best.jsonl", [r.line() for entry in found.entries for r in entry.best])
 
 
 def layers(day: Day) -> None:
@@ -261,13 +261,15 @@ def layers(day: Day) -> None:
 
     def some(entry: tuple[str, int, list[str]]) -> Iterator[dict[str, Any]]:
         precision, batch, texts = entry
-        outcomes = measurer.compare([scheduled(text, precision) for text in texts])
-        for text, outcome in zip(texts, outcomes, strict=True):
+        pairs = [scheduled(text, precision) for text in texts]
+        outcomes = measurer.compare(pairs)
+        for text, (_, choice), outcome in zip(texts, pairs, outcomes, strict=True):
             if outcome.status != "ok":
                 day.note("failed", step="layers", item=text, why=outcome.message)
                 continue
             found = {"item": text, "batch": batch, "precision": precision}
             found["ours_us"] = min(outcome.times_us)
+            found["model_us"] = choice.cycles / day.target.gpu.clock_ghz / 1e3
             yield found | _of_torch(precision, lambda torch, text=text: torch.layer(text))
 
     groups = [
@@ -359,7 +361,7 @@ def table(day: Day) -> None:
     console.print(f"verified: {len(checks)}, wrong: {len(wrong)} {'; '.join(wrong)}")
     for record in day.records("tune"):
         console.print(", ".join(f"{k} {v}" for k, v in record.items() if k != "kind"))
-    shown = Table("what", "batch", "ours µs", "cuDNN µs", "cuDNN over ours", "precision")
+    shown = Table("what", "batch", "ours µs", "model µs", "cuDNN µs", "cuDNN / ours", "precision")
     rows = [*day.records("layer"), *day.records("network")]
     for kind in ("layer", "network"):
         for batch in BATCHES:
@@ -378,14 +380,15 @@ def _add(shown: Table, rows: list[dict[str, Any]], kind: str, precision: str) ->
         other = row.get("torch_us")
         ratio = other / row["ours_us"] if other else None
         ratios += [ratio] if ratio else []
-        cells = ("", "") if not ratio else (f"{other:.1f}", f"{ratio:.2f}")
+        model = f"{row['model_us']:.1f}" if "model_us" in row else ""
+        cells = (model, "", "") if not ratio else (model, f"{other:.1f}", f"{ratio:.2f}")
         name = row["item"].partition(":bias")[0]
         shown.add_row(name, str(row["batch"]), f"{row['ours_us']:.1f}", *cells, precision)
     if rows:
         mean = geometric_mean(ratios)
         told = "" if mean is None else f"{mean:.2f}"
         text = f"geometric mean of {len(ratios)} of {len(rows)} {kind}s"
-        shown.add_row(text, str(rows[0]["batch"]), "", "", told, precision, end_section=True)
+        shown.add_row(text, str(rows[0]["batch"]), "", "", "", told, precision, end_section=True)
 
 
 # --- the day
