@@ -12,8 +12,8 @@ from tvmconv._tvm import TVMObject, te, tirx, tvm, tvm_ffi
 from tvmconv.autoschedule.space import Candidate, space_for
 from tvmconv.codegen import halves
 from tvmconv.codegen.cuda.parallel import share_parallel_loops
-from tvmconv.codegen.groups import split_groups
 from tvmconv.codegen.extremes import marked, numpy_extremes
+from tvmconv.codegen.groups import split_groups
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
 from tvmconv.codegen.prefetch import PIPELINE, prefetch_weights
