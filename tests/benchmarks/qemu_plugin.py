@@ -62,6 +62,8 @@ def counts(
         done = subprocess.run(line, capture_output=True, text=True, env=variables, timeout=_LIMIT_S)
     except OSError as error:
         raise EnvironmentError_(f"{QEMU}: {error.strerror}: apt-get install qemu-user") from None
+    except subprocess.TimeoutExpired:
+        raise EnvironmentError_(f"{command[0]}: did not end within {_LIMIT_S:g} s") from None
     if done.returncode:
         raise EnvironmentError_(f"{command[0]}: code {done.returncode}: {done.stderr[-300:]}")
     marks = [int(number) for number in _COUNT.findall(done.stderr)]

@@ -34,7 +34,8 @@ def make_sysroot(folder: Path) -> Path:
     root = folder / "root"
     if (folder / _DONE).exists():
         return root
-    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("root", "apt", "wheels"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for package in _fetch_packages(folder):
         _call(["dpkg", "-x", str(package), str(root)])
     wheels = folder / "wheels"

@@ -154,8 +154,9 @@ def tune(
         state.replay(past.of(state.task), past.seconds_at)
         if past.outdone(state.task):
             state.skipped = "it was measured, and no estimate counts beside that"
-    if all(state.skipped for state in states):
-        raise InputError(f"{', '.join(networks)}: {states[0].skipped}")
+    skipped = [state.skipped for state in states if state.skipped]
+    if skipped and all(state.skipped or state.fixed for state in states):
+        raise InputError(f"{', '.join(networks)}: {skipped[0]}")
     known = sum(len(state.curve) for state in states)
     peak = tools.peak()
     session = Session(

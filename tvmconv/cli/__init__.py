@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import TextIO
@@ -110,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError):
             _discard(sys.stdout)
         if message:
-            print(one_line(message), file=sys.stderr)
+            with suppress(OSError):  # the terminal may be gone
+                print(one_line(message), file=sys.stderr)
     return code
 
 

@@ -57,7 +57,8 @@ def estimate(assembly: str, ir: str, target: Target) -> Estimate:
     if not any(counts):
         raise ValueError("it has no loops")
     whole = sum(counts)
-    hot = [k for k, count in enumerate(counts) if count >= _LEAST_SHARE * whole]
+    least = min(_LEAST_SHARE * whole, max(counts))
+    hot = [k for k, count in enumerate(counts) if count >= least]
     each = mca.iteration_cycles([found[k] for k in hot], target)
     cycles = sum(one * runs[k] for k, one in zip(hot, each, strict=True))
     simulated = sum(counts[k] for k in hot)
