@@ -51,7 +51,7 @@ def numpy_extremes(func: TVMObject, target: Target) -> TVMObject:
             return tirx.BufferStore(store.buffer, start, store.indices)
         return store
 
-    rules = [(tirx.BufferStore, started)]
+    rules: list[tuple[object, object]] = [(tirx.BufferStore, started)]
     if target.arch != "riscv64":
         rules += [(tirx.Max, propagating), (tirx.Min, propagating)]
     return func.with_body(tvm_ffi.structural_map(func.body, rules))
