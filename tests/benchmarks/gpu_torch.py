@@ -140,9 +140,24 @@ class Torch:
 
     def function(self, problem: Problem, arrays: dict[str, Any]) -> Callable[[Any], Any]:
         """A layer as a function of one tensor."""
+        if problem.op == "avg_pool" and problem.pads_low != problem.pads_high:
+            return self._uneven_mean(problem)
         constants = {name: array.astype(self.dtype) for name, array in arrays.items()}
         with self.torch.device(self.device):
             return layer_function(self.torch, problem, constants, "torch", channels_last=True)
+
+    def _uneven_mean(self, problem: Problem) -> Callable[[Any], Any]:
+        """A mean with more padding on one side, which is not counted: PyTorch has no such layer."""
+        f, torch = self.torch.nn.functional, self.torch
+        (top, left), (bottom, right) = problem.pads_low, problem.pads_high
+
+        def sums(x: Any) -> Any:
+            padded = f.pad(x, (left, right, top, bottom))
+            return f.avg_pool2d(padded, problem.kernel, problem.stride, divisor_override=1)
+
+        counts = sums(torch.ones(1, 1, *problem.in_spatial, device=self.device))
+        shares = (1 / counts).to(getattr(torch, self.dtype))
+        return lambda x: sums(x) * shares
 
     def _fused(
         self, problem: Problem, arrays: dict[str, Any], residual: bool = False
