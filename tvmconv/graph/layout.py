@@ -6,7 +6,8 @@ result in ``attrs["layout"]``:
 * :func:`assign_forms`: activations of the convolution family lie in channel blocks or as planes,
   whichever is faster for the whole graph, conversions included;
 * :func:`choose_algorithms`: a convolution may be computed on transformed tiles;
-* :func:`assign_halos`: a value that is read with padding gets a halo of zeros;
+* :func:`assign_halos`: a value that is read with padding gets a halo of zeros, a narrow one where
+  schedules skip the rest (:func:`tvmconv.graph.halos.skip_edges`, before all of these);
 * :func:`share_concatenations`: a concatenation along the channels, if its parts start at whole
   blocks, is a buffer into whose slices the parts are written where they are made;
 * :func:`share_views`: a reshape, or a conversion that moves nothing, is the same memory.
