@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from tvmconv.frontend.node import Builder, OnnxNode
     from tvmconv.graph.ir import Value
 
-_ROW_REACH, _COLUMN_REACH = 1, 7
+#: Elements of a narrow halo: along the last spatial axis, and along the others.
+_COLUMN_REACH, _ROW_REACH = 7, 1
 
 
 def validate(problem: Problem) -> None:
