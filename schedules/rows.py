@@ -226,8 +226,9 @@ def cycles(dims: Sizes, tile: Rows, target: Target) -> float:
         loads / target.vector.loads_per_cycle,
         taps * target.vector.fma_latency / _TILES_AT_ONCE,
     )
-    spilled = max(0, sums + 4 - target.vector.registers) * taps
-    work = counts * (step + spilled + sums * costs.SUM_CYCLES / 2 + _TILE_CYCLES)
+    work = counts * (
+        step + _spilled(dims, tile, target) + sums * costs.SUM_CYCLES / 2 + _TILE_CYCLES
+    )
     planes = dims.outer[0] * dims.outer[1]
     data = (dims.width * math.prod(dims.outer[2:]) + _read(dims)) * costs.BYTES
     memory = data / target.caches.bytes_per_cycle(data * planes)
@@ -241,6 +242,18 @@ def cycles(dims: Sizes, tile: Rows, target: Target) -> float:
         return total
     units = planes * (strips * depth if tile.fused == 2 else 1)
     return _shared(total, units, target)
+
+
+def _spilled(dims: Sizes, tile: Rows, target: Target) -> int:
+    """Stores and loads of a tile's inputs that registers do not hold until their last use.
+
+    LLVM loads once what several rows of windows read. On processors whose multiply-adds take no
+    operand from memory, it keeps that in registers, beside the sums, from one row to the next.
+    """
+    if not target.vector.lane_operand or len(dims.taps) < 2 or dims.taps[-2] == 1:
+        return 0
+    kept = (tile.rows - 1) * tile.vectors * dims.taps[-1]
+    return 2 * max(0, tile.rows * tile.vectors + kept + 4 - target.vector.registers)
 
 
 def _read(dims: Sizes) -> int:
