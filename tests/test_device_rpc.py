@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from tests.faults.harness import processes
 from tvmconv.autoschedule.log import Log
 from tvmconv.autoschedule.record import Record
 from tvmconv.autoschedule.session import Event
+from tvmconv.autoschedule.tasks import Task
 from tvmconv.autoschedule.tune_report import TuneReport
-from tvmconv.autoschedule.tuner import tune
+from tvmconv.autoschedule.tuner import Tools, tune
 from tvmconv.codegen.link import static_triple
 from tvmconv.compiler import compile_parts
 from tvmconv.device import RunnerError
@@ -172,6 +174,14 @@ def test_boards_are_found_by_their_key(archive: Path, tracker: str) -> None:
 HANGS_S = 20.0
 
 
+class OneSpace(Tools):
+    """Tunes one alternative of each kernel only, and so in few uses of the boards."""
+
+    def extract(self, sources: Sequence[Any], batch: int | None) -> tuple[list[Task], list[str]]:
+        tasks, networks = super().extract(sources, batch)
+        return [replace(task, specs=task.specs[:1]) for task in tasks], networks
+
+
 class Fleet:
     """Tunes by a tracker and its boards, and ends boards meanwhile."""
 
@@ -186,19 +196,21 @@ class Fleet:
         return server.pid
 
     def tune(self, trials: int, *doomed: int, how: signal.Signals = signal.SIGKILL) -> TuneReport:
-        """Tune, and halfway end boards while they measure."""
+        """Go on tuning, and end boards that measure, after two trials of all that there are."""
         known = len(self.records())
-        halfway = (trials + known) // 2
+        waiting = [*doomed]
 
-        def watch(event: Event) -> None:
-            if event.trials >= halfway:
+        def watch(event: Event | None = None) -> None:
+            if event is None or event.trials >= 2:
                 while waiting:
                     self._threads.submit(end_in_a_session, waiting.pop(), how)
 
-        waiting = [*doomed]
+        if known:
+            watch()
         timeout_s = HANGS_S if how == signal.SIGSTOP else 120.0
         runner = rpc_runner(tracker=self._tracker, key="pi", timeout_s=timeout_s)
-        report = tune(PROBLEM, load_target("host"), trials=trials, jobs=1, threads=1,
+        machine = load_target("host").with_threads(1)
+        report = tune(PROBLEM, machine, trials=trials, tools=OneSpace(machine, 1, device=runner),
                       log=self._log, runner=runner, progress=watch, shipped=False)  # fmt: skip
         assert not waiting
         (task,) = report.tasks
@@ -217,8 +229,9 @@ class Fleet:
 
 def end_in_a_session(server: int, how: signal.Signals) -> None:
     """End a board, or stop it, as soon as it has a session."""
-    while len(processes(server)) < 2:
-        time.sleep(0.005)
+    end = time.monotonic() + 100
+    while len(processes(server)) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
     os.killpg(server, how)
 
 

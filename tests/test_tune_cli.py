@@ -63,6 +63,7 @@ def test_options(tvmconv: Callable[..., Any], tuned: dict[str, Any], tmp_path: P
         "runner": None,
         "static": False,
         "precision": "float32",
+        "allow_tf32": False,
     }
 
 
