@@ -11,6 +11,8 @@ ONNX Runtime and ONNX's evaluator keep NaN only where a window begins with it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from tvmconv import ops, te_math
 from tvmconv._tvm import TVMObject, te, tirx, tvm_ffi
@@ -39,7 +41,7 @@ def numpy_extremes(func: TVMObject, target: Target) -> TVMObject:
         return func
     lowest = float(te.min_value("float32").value)
 
-    def propagating(node: TVMObject) -> TVMObject:
+    def extreme(node: TVMObject) -> TVMObject:
         if str(node.ty.dtype) != "float32":
             return node
         return te_math.propagating(isinstance(node, tirx.Max), node.a, node.b)
@@ -51,7 +53,7 @@ def numpy_extremes(func: TVMObject, target: Target) -> TVMObject:
             return tirx.BufferStore(store.buffer, start, store.indices)
         return store
 
-    rules: list[tuple[object, object]] = [(tirx.BufferStore, started)]
+    rules: list[tuple[Any, Callable[[TVMObject], TVMObject]]] = [(tirx.BufferStore, started)]
     if target.arch != "riscv64":
-        rules += [(tirx.Max, propagating), (tirx.Min, propagating)]
+        rules += [(tirx.Max, extreme), (tirx.Min, extreme)]
     return func.with_body(tvm_ffi.structural_map(func.body, rules))
