@@ -125,8 +125,9 @@ def finish(sch: TVMObject, target: Target) -> TVMObject:
         func = share_parallel_loops(func, target)
     else:
         func = load_lanes(skip_padding(overlap_tails(func)))
-        func = prefetch_weights(numpy_extremes(func, target), target)
-    return halves.stored(te_dot.selected(func, target), target)
+        func = numpy_extremes(func, target)
+    func = halves.stored(te_dot.selected(func, target), target)
+    return func if target.is_gpu else prefetch_weights(func, target)
 
 
 def lowering(*funcs: TVMObject) -> TVMObject:

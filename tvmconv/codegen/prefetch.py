@@ -71,8 +71,13 @@ def _weights(loops: Sequence[TVMObject], realize: TVMObject) -> list[TVMObject]:
     step, lane = loops[0].loop_var, loops[-1].loop_var
     block, analyzer = realize.block, sym.Analyzer()
     values = dict(zip((v.var for v in block.iter_vars), realize.iter_values, strict=True))
-    found = []
-    for load in loads_of(block.body):
+    found: list[TVMObject] = []
+    loads, store = loads_of(block.body), block.body
+    if not isinstance(store, tirx.BufferStore):
+        return found
+    if not any(load.source.same_as(store.buffer) for load in loads):  # no sum
+        return found
+    for load in loads:
         source = load.source
         places = [replaced(index, values) for index in load.indices]
         if str(source.scope()) == "local" or str(source.dtype) != "float32" or len(places) < 2:
