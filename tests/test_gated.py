@@ -82,7 +82,7 @@ def test_every_schedule_is_right(text: str, in_block: int) -> None:
     spec = problem_spec(problem, in_block=in_block)
     found = candidates_of(spec, host())
     assert len(found) >= 6
-    order = np.random.default_rng(0).permutation(len(found))[:24]
+    order = np.random.default_rng(0).permutation(len(found))[:9]
     part = [found[0], *(found[k] for k in order)]
     compiled = compile_specs([spec] * len(part), choices=part)
     for trial in trials(problem):

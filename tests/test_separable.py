@@ -94,7 +94,7 @@ def test_every_schedule_is_right(text: str, shared: bool, monkeypatch: pytest.Mo
     found = candidates_of(spec, host())
     assert len(found) > 10
     assert dict(found[0].knobs)["shared"] == shared
-    part = [found[0], *np.random.default_rng(0).permutation(np.array(found, object))[:24]]
+    part = [found[0], *np.random.default_rng(0).permutation(np.array(found, object))[:9]]
     compiled = compile_specs([spec] * len(part), choices=part)
     for trial in trials(problem):
         for k, candidate in enumerate(part):
