@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.benchmarks import gpu_day
 from tests.benchmarks.cuda_layers import layers_of
+from tests.benchmarks.limited import limited
 from tvmconv.target import load_target
 
 
@@ -40,6 +42,7 @@ def test_steps_are_processes_with_deadlines(tmp_path: Path) -> None:
     """What is late or fails is noted, and the table is printed all the same."""
     command = [sys.executable, "-m", "tests.benchmarks.gpu_day", "--dry-run", "--target", "a100"]
     options = ["--steps", "device", "--minutes", "0.001", "--out", str(tmp_path)]
+    (tmp_path / "half.so").touch()
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
@@ -48,6 +51,21 @@ def test_steps_are_processes_with_deadlines(tmp_path: Path) -> None:
         ("step", "device"),
     ]
     assert "verified: 0, wrong: 0" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+def test_what_a_late_command_has_started_ends_with_it(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = f"sleep 60 & echo $! > {pid}; "
+    for end, code in (("wait", None), ("exit 3", 3)):
+        assert limited(["sh", "-c", script + end], 0.5) == code
+        state = Path(f"/proc/{pid.read_text().strip()}/stat")
+        for _ in range(100):
+            if not state.exists() or ") Z " in state.read_text():
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail(f"after {end!r} it still runs")
 
 
 def test_an_item_that_fails_does_not_end_its_step(tmp_path: Path) -> None:

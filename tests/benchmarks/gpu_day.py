@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.cuda_layers import layers_of
+from tests.benchmarks.limited import limited
 from tests.test_cuda_run import PROBLEMS
 from tests.test_cuda_schedules import HALVES
 from tests.test_cuda_schedules import PROBLEMS as SCHEDULES
@@ -268,7 +269,7 @@ def layers(day: Day) -> None:
                 day.note("failed", step="layers", item=text, why=outcome.message)
                 continue
             found = {"item": text, "batch": batch, "precision": precision}
-            found["ours_us"] = min(outcome.times_us)
+            found["ours_us"] = statistics.median(outcome.times_us)
             found["model_us"] = choice.cycles / day.target.gpu.clock_ghz / 1e3
             yield found | _of_torch(precision, lambda torch, text=text: torch.layer(text))
 
@@ -310,7 +311,7 @@ def networks(day: Day) -> None:
             feeds = random_feeds(graph, 0)
             (expected,) = (output.copy() for output in module(feeds))
             runs = 1 if day.dry else max(3, int(0.1 / max(module.replay(3), 1e-6)))
-            ours_us = 1e6 * min(module.replay(runs) for _ in range(5))
+            ours_us = 1e6 * statistics.median(module.replay(runs) for _ in range(5))
             tuned = module.metadata["tuned_kernels"]
         found = {"item": name, "batch": batch, "precision": precision}
         found |= {"ours_us": ours_us, "tuned": tuned}
@@ -419,13 +420,13 @@ def run_all(steps: list[str], options: argparse.Namespace) -> None:
         command += ["--target", options.target, *["--dry-run"] * options.dry_run]
         command += ["--out", str(options.out), "--minutes", str(0.9 * minutes)]
         begin = time.monotonic()
-        try:
-            done = subprocess.run(command, check=False, timeout=_MINUTE * minutes)
-            if done.returncode:
-                why = f"its process exited with code {done.returncode}"
-                day.note("failed", step=name, item="", why=why)
-        except subprocess.TimeoutExpired:
+        code = limited(command, _MINUTE * minutes)
+        if code is None:
             day.note("late", step=name, item="the whole step")
+        elif code:
+            day.note("failed", step=name, item="", why=f"its process exited with code {code}")
+        for path in options.out.glob("*.so"):  # networks that were compiled and not measured
+            path.unlink()
         day.note("step", name=name, seconds=round(time.monotonic() - begin, 1))
     table(day)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 
+from tests.benchmarks.limited import limited
 from tvmconv._tvm import tvm
 from tvmconv.autoschedule.choose import Chooser
 from tvmconv.autoschedule.log import Database
@@ -65,17 +65,6 @@ def tune_stock(model: str, folder: Path, target: Target) -> None:
         max_trials_global=1_000_000,
         num_trials_per_iter=16,
     )
-
-
-def limited(command: list[str], seconds: float) -> None:
-    """Run a command with all its children for so long; it must not fail before."""
-    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as child:
-        try:
-            code = child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            subprocess.CompletedProcess(command, code).check_returncode()
 
 
 def seconds(func: Any, spec: KernelSpec, target: Target) -> float:
@@ -123,7 +112,9 @@ def main(model: str, budget: float, worker: Path | None) -> None:
         folder, log = Path(name, "stock"), Path(name, "log")
         folder.mkdir()
         again = [sys.executable, "-m", "tests.benchmarks.metaschedule", model]
-        limited([*again, "--worker", str(folder)], budget)
+        command = [*again, "--worker", str(folder)]
+        if code := limited(command, budget, stdout=subprocess.DEVNULL):  # it must not fail before
+            raise subprocess.CalledProcessError(code, command)
         tune(model, target=target, time_budget=budget, log=log, shipped=False)
         database = Database.open([log], target, shipped=False)
         totals = np.zeros(2)
