@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tvmconv.autoschedule.workload import algorithm, alternatives, canonical, weight_bytes
 from tvmconv.kernel import KernelSpec
@@ -140,13 +140,18 @@ class Chooser:
             return None
         return self.database.best(canonical(spec).text, self.target, self.cache)
 
-    def schedule(self, spec: KernelSpec) -> Candidate | list[Any]:
-        """The log's schedule of a kernel, or the model's; ValueError if the log's is none."""
-        from tvmconv.codegen.kernels import candidates, recorded
+    def schedule(self, spec: KernelSpec) -> Candidate:
+        """A GPU's schedule of a kernel: that of the log's best record that is one, or the model's.
 
-        record = self.record(spec)
-        if record is not None:
-            return recorded(record, spec, self.target)
+        Records that the design space does not have any more are rejected, as in a compilation.
+        """
+        from tvmconv.codegen.kernels import candidates, recorded_point
+
+        while (record := self.record(spec)) is not None:
+            try:
+                return recorded_point(record, spec, self.target)
+            except ValueError:
+                self.reject(record)
         return candidates(spec, self.target)[0]
 
     def reject(self, record: Record) -> None:

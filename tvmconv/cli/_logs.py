@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from tvmconv.target import Target, load_target
 
 if TYPE_CHECKING:
     from tvmconv.autoschedule.log import Database
-    from tvmconv.autoschedule.measure import Outcome
     from tvmconv.autoschedule.record import Record
     from tvmconv.cli._output import Progress
+    from tvmconv.codegen.kernels import Choice
     from tvmconv.device import Runner
     from tvmconv.kernel import KernelSpec
 
@@ -50,9 +50,8 @@ class Found:
 
 
 def machine(target: str, threads: int | None) -> Target:
-    """The target of a name, with so many threads if they are given."""
-    machine = load_target(target)
-    return replace(machine, cores=threads) if threads else machine
+    """The target of a name, with so many threads if they are given and it is a CPU."""
+    return load_target(target).with_threads(threads)
 
 
 def look_up(logs: Sequence[Path], target: Target) -> Found:
@@ -121,18 +120,34 @@ def checked(
     if not total:
         return rows
     from tvmconv.autoschedule.measure import Measurer
-    from tvmconv.codegen.kernels import recorded
 
     jobs = jobs or len(os.sched_getaffinity(0))
     with Measurer(target, jobs=jobs, device=device) as measurer:
         for entry, records in chosen:
-            choices = [recorded(record, entry.spec, target) for record in records]
-            outcomes = measurer.measure(entry.spec, choices)
-            for record, outcome in zip(records, outcomes, strict=True):
-                rows.append(_row(entry, record, outcome))
+            choices, unknown = _choices(entry, records, target)
+            rows += [_row(entry, record, "build-failed", why) for record, why in unknown]
+            outcomes = measurer.measure(entry.spec, [choice for _, choice in choices])
+            for (record, _), outcome in zip(choices, outcomes, strict=True):
+                rows.append(_row(entry, record, outcome.status, outcome.message))
                 if progress is not None:
                     progress("checking", len(rows), total)
     return rows
+
+
+def _choices(
+    entry: Entry, records: Iterable[Record], target: Target
+) -> tuple[list[tuple[Record, Choice]], list[tuple[Record, str]]]:
+    """The schedules of records, and which records the design space does not have, and why."""
+    from tvmconv.codegen.kernels import recorded
+
+    choices: list[tuple[Record, Choice]] = []
+    unknown = []
+    for record in records:
+        try:
+            choices.append((record, recorded(record, entry.spec, target)))
+        except ValueError as error:
+            unknown.append((record, str(error)))
+    return choices, unknown
 
 
 def _to_check(entry: Entry, every: bool, is_gpu: bool) -> list[Record]:
@@ -141,13 +156,13 @@ def _to_check(entry: Entry, every: bool, is_gpu: bool) -> list[Record]:
     return list({str(r.knobs if is_gpu else r.trace): r for r in records}.values())
 
 
-def _row(entry: Entry, record: Record, outcome: Outcome) -> dict[str, Any]:
+def _row(entry: Entry, record: Record, status: str, message: str) -> dict[str, Any]:
     return {
         "workload": entry.name,
-        "now": outcome.status,
+        "now": status,
         "logged_us": record.time_us,
         "cache": record.cache,
-        "message": outcome.message,
+        "message": message,
     }
 
 

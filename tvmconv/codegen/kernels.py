@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -70,20 +71,33 @@ def candidates(spec: KernelSpec, target: Target) -> list[Candidate]:
 def recorded(record: Record, spec: KernelSpec, target: Target) -> Candidate | list[Any]:
     """How a log's record schedules a kernel.
 
-    A GPU's schedules use instructions that no trace may have: their records name a point of the
-    design space instead.
+    A GPU's schedules use instructions that no trace may have: see :func:`recorded_point`.
+
+    Raises
+    ------
+    ValueError
+        If the space of a GPU has no such point.
+    """
+    return recorded_point(record, spec, target) if target.is_gpu else list(record.trace)
+
+
+def recorded_point(record: Record, spec: KernelSpec, target: Target) -> Candidate:
+    """The point of a kernel's design space that a log's record names.
 
     Raises
     ------
     ValueError
         If the space has no such point.
     """
-    if not target.is_gpu:
-        return list(record.trace)
-    for candidate in candidates(spec, target):
-        if candidate.knobs == record.knobs:
-            return candidate
-    raise ValueError(f"no schedule has the knobs {dict(record.knobs)}")
+    found = _points(spec, target).get(record.knobs)
+    if found is None:
+        raise ValueError(f"no schedule has the knobs {dict(record.knobs)}")
+    return found
+
+
+@lru_cache(maxsize=8)  # records of one kernel follow one another
+def _points(spec: KernelSpec, target: Target) -> Mapping[tuple[tuple[str, int], ...], Candidate]:
+    return {candidate.knobs: candidate for candidate in candidates(spec, target)}
 
 
 def schedule(spec: KernelSpec, symbol: str, target: Target, choice: Choice = None) -> TVMObject:
