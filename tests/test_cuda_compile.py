@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.kernels import problem_spec
-from tvmconv.codegen.cuda import nvrtc
+from tvmconv.codegen.cuda import nvrtc, sass
 from tvmconv.codegen.cuda.build import Image, compiled_images, image_builder
 from tvmconv.codegen.cuda.device import Launch, Operand, cuda_source, lower_kernel
 from tvmconv.codegen.cuda.nvrtc import CompileError, Nvrtc, compiler
@@ -147,6 +147,37 @@ def test_code_that_the_disassembler_refuses(tvmconv: Callable[..., Any], tmp_pat
     result = tvmconv("inspect", path, "--sass")
     assert result.code == 4
     assert re.fullmatch(r"tvmconv: .*nvdisasm: sm_90: .+\n", result.err)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [7, {}, [7], [{"sm": 90, "bytes": 8}], [{"kind": "cubin", "bytes": 8}],
+     [{"kind": "cubin", "sm": 90}], [{"kind": "cubin", "sm": "90", "bytes": 8}],
+     [{"kind": "cubin", "sm": 90, "bytes": "8"}], [{"kind": "cubin", "sm": 90, "bytes": -8}],
+     [{"kind": "cubin", "sm": 90, "bytes": True}], [{"kind": "cubin", "sm": 90, "bytes": 1 << 40}],
+     [{"kind": 7, "sm": 90, "bytes": 8}]],
+    ids=str,
+)  # fmt: skip
+def test_code_that_metadata_does_not_describe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Any
+) -> None:
+    path = tmp_path / "m.so"
+    path.touch()
+    monkeypatch.setattr(sass, "read_metadata", lambda file: (None, {"images": images}))
+    monkeypatch.setattr(sass, "read_section", lambda *given: b"12345678")
+    with pytest.raises(InputError, match=r"m\.so: (has malformed metadata: images|has no machine)"):
+        list(sass.cubins(path))
+
+
+def test_a_disassembler_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sass, "cubins", lambda path: iter([(90, b"code")]))
+    tool = tmp_path / "nvdisasm"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(sass, "_nvdisasm", lambda: str(tool))
+    monkeypatch.setattr(sass, "_LIMIT_S", 0.1)
+    with pytest.raises(EnvironmentError_, match=r"sm_90: took more than 0\.1 seconds"):
+        list(sass.disassembled(tmp_path / "m.so"))
 
 
 def test_tf32_is_refused_where_there_is_none(tvmconv: Callable[..., Any], tmp_path: Path) -> None:
