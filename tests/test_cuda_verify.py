@@ -18,7 +18,9 @@ from tests.quantised_models import qdq_block
 from tvmconv.codegen.cuda.build import Image
 from tvmconv.cuda_emulator import emulation
 from tvmconv.errors import InputError, VerificationError
+from tvmconv.frontend import load
 from tvmconv.target import Target, load_target
+from tvmconv.verify import _tf32_products
 
 PROBLEM = "conv2d:1x20x9x9:24x3x3:padding=1:bias=true:activation=relu"
 #: A sum over threads of a block, in whatever way it is scheduled.
@@ -86,6 +88,27 @@ def test_network_of_tf32() -> None:
     with emulation.emulation(target):
         module = tvmconv.compile(small_network(), target=target, allow_tf32=True, images=images)
     assert [s["algorithm"] for s in module.metadata["steps"] if "algorithm" in s] == ["tf32"]
+
+
+def test_networks_without_tf32_are_held_to_the_usual_rule() -> None:
+    """Whatever is allowed: of small images there are no such kernels, and bytes are no floats."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 6, 6))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 16, 6, 6))
+    w = helper.make_tensor(
+        "w", TensorProto.FLOAT, (16, 3, 1, 1), [0.1 * (i % 7) for i in range(48)]
+    )
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "one", [x], [y], [w])
+    opset = [helper.make_opsetid("", 13)]
+    one = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    for model in (one, qdq_block(np.random.default_rng(3))):
+        report = tvmconv.verify(model, target="cuda-sm80", emulate=True, allow_tf32=True)
+        assert (report.ok, report.arithmetic) == (True, "")
+
+
+def test_only_products_of_tf32_are_rounded() -> None:
+    graph = load(small_network())
+    for names, count in ((["", ""], 0), (["tf32", ""], 2), (["tf32"] * 2, 4), (["tf32"] * 9, 4)):
+        assert _tf32_products(graph, [{"algorithm": name} for name in names]) == count
 
 
 def test_wrong_products_are_not_taken_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:

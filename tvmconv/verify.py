@@ -255,9 +255,11 @@ def _verify_network(
     wanted = evaluate_model(proto, feeds, names)
     outputs = [output.name for output in proto.graph.output]
     dtype, count = _halves(graph, precision)
-    if allow_tf32 and not dtype:
-        dtype, count = TF32, _products(graph)
-    if dtype:
+    if not dtype and (rounding := _tf32_products(graph, module.metadata["steps"])):
+        dtype, count = TF32, rounding
+    if is_quantised(graph) and dtype in ("", TF32):
+        checks = _check_quantised(graph, feeds, outputs, got, wanted)
+    elif dtype:
         if dtype != TF32 and precision == "float32":  # ONNX's evaluator would round at each step
             wanted = evaluate(graph, feeds)
         reports = [check_halves(y, ref, dtype, count) for y, ref in zip(got, wanted, strict=True)]
@@ -265,8 +267,6 @@ def _verify_network(
             OutputCheck(name, y.shape, r.ratio, r.message, r.passed)
             for name, y, r in zip(outputs, got, reports, strict=True)
         )
-    elif is_quantised(graph):
-        checks = _check_quantised(graph, feeds, outputs, got, wanted)
     else:
         triples = zip(outputs, got, wanted, strict=True)
         checks = tuple(compare(name, y, ref) for name, y, ref in triples)
@@ -281,11 +281,12 @@ def _arithmetic(rule: str) -> str:
     return "factors may be rounded to TF32, by 2^-11 of each" if rule == TF32 else ""
 
 
-def _products(graph: Graph) -> int:
-    """Roundings of factors that follow one another, at most: two for each sum of products."""
+def _tf32_products(graph: Graph, steps: Sequence[Mapping[str, Any]]) -> int:
+    """Roundings to TF32 that follow one another, at most: of both factors of a step's products."""
     from tvmconv.graph.precision import longest
 
-    return longest(graph, lambda node: 2 * (node.op in TENSOR_CORE_OPS))
+    there = sum(step.get("algorithm") == TF32 for step in steps)
+    return 2 * min(there, longest(graph, lambda node: node.op in TENSOR_CORE_OPS))
 
 
 def _halves(graph: Graph, precision: str) -> tuple[str, int]:
