@@ -285,7 +285,7 @@ def _tf32_products(graph: Graph, steps: Sequence[Mapping[str, Any]]) -> int:
     """Roundings to TF32 that follow one another, at most: of both factors of a step's products."""
     from tvmconv.graph.precision import longest
 
-    there = sum(step.get("algorithm") == TF32 for step in steps)
+    there = [step.get("algorithm") for step in steps].count(TF32)
     return 2 * min(there, longest(graph, lambda node: node.op in TENSOR_CORE_OPS))
 
 

@@ -17,8 +17,8 @@ from tvmconv.target import Target, load_target
 if TYPE_CHECKING:
     from tvmconv.autoschedule.log import Database
     from tvmconv.autoschedule.record import Record
+    from tvmconv.autoschedule.space import Candidate
     from tvmconv.cli._output import Progress
-    from tvmconv.codegen.kernels import Choice
     from tvmconv.device import Runner
     from tvmconv.kernel import KernelSpec
 
@@ -136,11 +136,11 @@ def checked(
 
 def _choices(
     entry: Entry, records: Iterable[Record], target: Target
-) -> tuple[list[tuple[Record, Choice]], list[tuple[Record, str]]]:
+) -> tuple[list[tuple[Record, Candidate | list[Any]]], list[tuple[Record, str]]]:
     """The schedules of records, and which records the design space does not have, and why."""
     from tvmconv.codegen.kernels import recorded
 
-    choices: list[tuple[Record, Choice]] = []
+    choices = []
     unknown = []
     for record in records:
         try:
