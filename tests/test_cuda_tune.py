@@ -14,18 +14,22 @@ import pytest
 from tests.conftest import Result
 from tests.kernels import problem_spec
 from tvmconv.accuracy import check, random_inputs
+from tvmconv.autoschedule.choose import Chooser
 from tvmconv.autoschedule.log import Log
 from tvmconv.autoschedule.measure import Measurer
 from tvmconv.autoschedule.measure.gpu_stage import Buffer, Gpu
 from tvmconv.autoschedule.record import Record
 from tvmconv.autoschedule.tuner import Tools, tune
 from tvmconv.autoschedule.workload import canonical
+from tvmconv.bench.peak import arithmetic_of_steps
 from tvmconv.bench.run import bench_models
 from tvmconv.bench.static_gpu import gpu_static_report
+from tvmconv.codegen.artifact import _describe_step
 from tvmconv.codegen.kernels import candidates
-from tvmconv.compiler import compile
+from tvmconv.compiler import compile, lower_graph, open_logs
 from tvmconv.cuda_emulator.emulation import emulated_images, emulation, on_this_host
 from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.frontend import load
 from tvmconv.kernel import KernelSpec
 from tvmconv.problem import Problem
 from tvmconv.runtime.cuda import gpu_for, open_driver
@@ -114,6 +118,8 @@ def test_tuning(target: Target, tmp_path: Path) -> None:
     log.write_bytes(replace(records[0], knobs=unknown, times_us=(1e-3,)).line())
     with compile(PROBLEM, target, log=tmp_path, images=emulated_images) as module:
         assert module.metadata["tuned_kernels"] == 0
+    found = [Chooser.of(target, open_logs(tmp_path, target)).schedule(spec_of(PROBLEM))]
+    assert found == candidates(spec_of(PROBLEM), target)[:1]
 
 
 def test_benchmark(target: Target) -> None:
@@ -125,6 +131,30 @@ def test_benchmark(target: Target) -> None:
     assert model.time_ms > 0
     assert [step.kind for step in model.steps] == ["pack", "conv", "unpack"]
     assert not report.peak.measured
+    assert report.peak.at(1).gflops == 1e3 * target.gpu.f32_tflops
+
+
+def test_the_peak_is_that_of_what_is_multiplied(target: Target) -> None:
+    """Whatever models are called, and where TF32 is allowed but not used."""
+    image, product = "conv2d:1x3x9x9:16x3x3", "conv2d:1x32x8x8:32x1x1"
+    for problem, tf32, kind in (
+        (product, False, "float32"),
+        (product, True, "tf32"),
+        (image, True, "float32"),
+        (f"{product}:dtype=float16", False, "float16"),
+        (f"{product}:dtype=bfloat16", False, "bfloat16"),
+    ):
+        chooser = Chooser.of(target)
+        chooser.allow_tf32 = tf32
+        lowered = lower_graph(load(problem), target, chooser=chooser)
+        steps = [_describe_step(step) for step in lowered.plan.steps]
+        assert arithmetic_of_steps({"steps": steps}) == {kind}
+    tools = Tools(target, 1, allow_tf32=True)
+    tasks, _ = tools.extract([product, image, f"{product}:dtype=float16"], None)
+    peaks = [tools.peak(some).gflops for some in (tasks, tasks[:2], tasks[1:2], [])]
+    gpu = target.gpu
+    tflops = (gpu.f16_tflops, gpu.tf32_tflops, gpu.f32_tflops, gpu.f32_tflops)
+    assert peaks == [1e3 * one for one in tflops]
 
 
 def test_libraries_of_the_cpu_are_no_rivals(target: Target) -> None:
@@ -137,6 +167,25 @@ def test_halves_on_a_gpu_alone() -> None:
         tune(PROBLEM, "x86-64-v3", precision="float16")
     with pytest.raises(InputError, match="tuned in float32 or float16"):
         tune(PROBLEM, "h100", precision="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--target", "h100", "--precision", "bfloat16"),
+         "precision: kernels of cuda-sm90 are scored in float32 or float16"),
+        (("--target", "rpi4", "--precision", "float16"),
+         "precision: kernels of cortex-a72 are scored in float32"),
+        (("--target", "rpi4", "--allow-tf32"), "cortex-a72: TF32 is for GPUs with tensor cores"),
+        (("--target", "h100"), f"{PROBLEM}:dtype=bfloat16: no kernels to score"),
+    ],
+)  # fmt: skip
+def test_what_is_not_scored(
+    tvmconv: Callable[..., Result], options: tuple[str, ...], message: str
+) -> None:
+    result = tvmconv("bench", "--static", f"{PROBLEM}:dtype=bfloat16", *options)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"tvmconv: {message}")
 
 
 def test_only_a_gpu_replays(target: Target) -> None:

@@ -17,6 +17,8 @@ import tvmconv.tune_logs
 from tests.log_records import TARGET, changed, record, workload
 from tvmconv.autoschedule.log import Log, default_folder
 from tvmconv.autoschedule.record import Record, target_key
+from tvmconv.autoschedule.workload import parse
+from tvmconv.codegen.kernels import candidates
 from tvmconv.errors import EnvironmentError_
 from tvmconv.target import targets
 
@@ -110,7 +112,6 @@ def test_without_a_file_the_usual_logs_are_meant(tvmconv: Run, tmp_path: Path) -
 
 def test_list_can_tell_what_the_model_expects(tvmconv: Run, log: Log) -> None:
     from tvmconv.autoschedule.space import space_for
-    from tvmconv.autoschedule.workload import parse
     from tvmconv.codegen.kernels import prim_func
 
     func = prim_func(parse(workload()), "kernel")
@@ -304,6 +305,12 @@ def test_check_elsewhere(tvmconv: Run, tmp_path: Path, measurer: type[Measurer])
     assert measurer.seen[0] == (board, 1, "env")
 
 
+def test_check_of_a_gpu_elsewhere(tvmconv: Run, log: Log) -> None:
+    result = tvmconv("log", "check", log.path, "--target", "h100", "--runner", "env")
+    told = "tvmconv: runner: a GPU is measured on the machine that has it\n"
+    assert (result.code, result.err) == (2, told)
+
+
 def test_check_of_what_this_machine_cannot_run(tvmconv: Run, tmp_path: Path) -> None:
     Log(tmp_path / "x.jsonl").append(record(0, target=target_key(targets()["cortex-a7"])))
     result = tvmconv("log", "check", tmp_path / "x.jsonl", "--target", "cortex-a7")
@@ -317,6 +324,25 @@ def test_check_of_nothing_starts_nothing(
     (tmp_path / "empty.jsonl").touch()
     assert tvmconv("log", "check", tmp_path / "empty.jsonl", *ZEN3).out == "no records\n"
     assert measurer.seen == []
+
+
+def test_check_of_knobs_that_the_space_does_not_have(
+    tvmconv: Run, tmp_path: Path, measurer: type[Measurer]
+) -> None:
+    """On a GPU; the other records are checked all the same, whatever --threads says."""
+    gpu = targets()["cuda-sm90"]
+    best = candidates(parse(workload()), gpu)[0]
+    log = Log(tmp_path / "records.jsonl")
+    log.append(record(0, target=target_key(gpu)), record(knobs=best.knobs, target=target_key(gpu)))
+    options = ("--all", "--json", "--threads", 3, "--target", "cuda-sm90")
+    result = tvmconv("log", "check", log.path, *options)
+    assert result.code == 1
+    rows = json.loads(result.out)["records"]
+    assert [(row["now"], row["message"]) for row in rows] == [
+        ("build-failed", "no schedule has the knobs {'size0': 0, 'order0': 1}"),
+        ("ok", ""),
+    ]
+    assert measurer.seen[1:] == [(NAME, best), "closed"]
 
 
 # --- what is refused

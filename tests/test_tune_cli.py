@@ -142,6 +142,14 @@ def test_durations(
         ((PROBLEM, "--report", "nosuch/f.html"), 2, "nosuch is not a directory"),
         ((PROBLEM, "--log", "/proc/log"), 4, "tvmconv: /proc/log/"),
         ((PROBLEM, "--threads", "1024"), 2, "threads: 1024 is not 1 to "),
+        # before anything is connected to
+        ((PROBLEM, "--static", "--rpc", "nosuch.invalid:9"), 2, "static: estimates need no runner"),
+        (
+            (PROBLEM, "--target", "h100", "--rpc", "nosuch.invalid:9"),
+            2,
+            "runner: a GPU is measured",
+        ),
+        ((PROBLEM, "--target", "h100", "--static"), 2, "static: cuda-sm90 has no model of LLVM's"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
 )

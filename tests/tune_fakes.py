@@ -172,7 +172,7 @@ class FakeTools:
         self.opened.append(cold_bytes)
         return nullcontext(self.bench)
 
-    def peak(self) -> PeakPoint:
+    def peak(self, tasks: Sequence[Task]) -> PeakPoint:
         return PeakPoint(1, 100.0, 20.0, 15.0)
 
 

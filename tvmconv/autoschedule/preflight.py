@@ -1,4 +1,4 @@
-"""What is checked before a tuning run: the threads, the log."""
+"""What is checked before a tuning run: the place, the precision, the threads, the log."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ from tvmconv.files import make_output_dir
 from tvmconv.target import Target
 
 
-def require_estimates(target: Target, runner: object | None) -> None:
-    """Refuse to estimate times where they are to be measured, or without a model of the core.
+def require_place(target: Target, *, elsewhere: bool, static: bool = False) -> None:
+    """Refuse to measure by a runner what is not, and to estimate times that are to be measured.
 
     Raises
     ------
     InputError
-    EnvironmentError_
     """
-    from tvmconv.codegen import mca
-
-    if runner is not None:
+    if elsewhere and target.is_gpu:
+        raise InputError("runner: a GPU is measured on the machine that has it")
+    if static and target.is_gpu:
+        raise InputError(f"static: {target.name} has no model of LLVM's")
+    if static and elsewhere:
         raise InputError("static: estimates need no runner; leave one of the two out")
-    mca.peak(target)
+
+
+def require_precision(target: Target, precision: str, done: str = "tuned") -> None:
+    """Refuse halves whose kernels cannot be ``done``.
+
+    Raises
+    ------
+    InputError
+    """
+    known = ("float32", "float16") if target.is_gpu else ("float32",)
+    if precision not in known:
+        told = " or ".join(known)
+        raise InputError(f"precision: kernels of {target.name} are {done} in {told}")
 
 
 def require_threads(threads: int) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tvmconv.autoschedule.budget import Budget, Clock
 from tvmconv.autoschedule.past import Past
 from tvmconv.autoschedule.preflight import (
-    require_estimates,
+    require_place,
+    require_precision,
     require_threads,
     require_writable,
 )
@@ -24,6 +25,7 @@ from tvmconv.autoschedule.states import TaskState
 from tvmconv.autoschedule.tune_report import NetworkResult, TaskResult, TuneReport
 from tvmconv.autoschedule.workload import algorithm
 from tvmconv.bench.machine import usable_cores
+from tvmconv.codegen import mca
 from tvmconv.codegen.link import static_triple
 from tvmconv.errors import InputError
 from tvmconv.host import require_runnable
@@ -116,16 +118,13 @@ def tune(
 
     machine = load_target(target)
     _check(trials, time_budget, jobs)
-    _check_precision(machine, precision)
+    require_precision(machine, precision)
+    require_place(machine, elsewhere=runner is not None, static=static)
     if machine.is_gpu:
-        if runner is not None:
-            raise InputError("runner: a GPU is measured on the machine that has it")
-        if static:
-            raise InputError(f"static: {machine.name} has no model of LLVM's")
         gpu_for(machine)
         threads = machine.cores
     elif static:
-        require_estimates(machine, runner)
+        mca.peak(machine)  # there is a model of the core
     elif runner is None:
         require_runnable(machine)
         threads = threads or min(machine.cores, usable_cores())
@@ -158,7 +157,7 @@ def tune(
     if skipped and all(state.skipped or state.fixed for state in states):
         raise InputError(f"{', '.join(networks)}: {skipped[0]}")
     known = sum(len(state.curve) for state in states)
-    peak = tools.peak()
+    peak = tools.peak(tasks)
     session = Session(
         machine,
         states,
@@ -179,14 +178,6 @@ def _check(trials: int | None, time_budget: float | None, jobs: int | None) -> N
     for name, value in (("trials", trials), ("time_budget", time_budget), ("jobs", jobs)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name}: must be positive, is {value}")
-
-
-def _check_precision(target: Target, precision: str) -> None:
-    """Refuse halves whose kernels cannot be measured."""
-    known = ("float32", "float16") if target.is_gpu else ("float32",)
-    if precision not in known:
-        told = " or ".join(known)
-        raise InputError(f"precision: kernels of {target.name} are tuned in {told}")
 
 
 @dataclass
@@ -272,12 +263,14 @@ class Tools:
             builder=self.builder,
         )
 
-    def peak(self) -> PeakPoint:
+    def peak(self, tasks: Sequence[Task]) -> PeakPoint:
         """What the machine reaches with the target's threads, or should if it is elsewhere."""
-        from tvmconv.bench.peak import measure_peak, nominal_peak
+        from tvmconv.bench.peak import arithmetic, measure_peak, nominal_peak
 
         if self.device is not None or self.static or self.target.is_gpu:
-            return nominal_peak(self.target).at(self.target.cores)
+            attrs = [task.specs[0].attrs for task in tasks if task.macs]
+            kinds = {arithmetic(found["problem"], found.get("tf32", False)) for found in attrs}
+            return nominal_peak(self.target, kinds).at(self.target.cores)
         return measure_peak(self.target.cores).at(self.target.cores)
 
 

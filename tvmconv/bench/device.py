@@ -14,7 +14,7 @@ from tvmconv.bench.failures import told
 from tvmconv.bench.harness import Protocol, Timing, spread
 from tvmconv.bench.machine import Machine, version_of
 from tvmconv.bench.model import BenchModel, Source, prepare
-from tvmconv.bench.peak import nominal_peak
+from tvmconv.bench.peak import arithmetic_of_steps, nominal_peak
 from tvmconv.bench.report import BenchReport, Failure, ModelResult, StepTime
 from tvmconv.bench.run import PROFILE_RUNS, macs_of_steps, name_of, step_time, work_of_problem
 from tvmconv.device.module import DeviceReport, RemoteModule, median_profile
@@ -76,12 +76,14 @@ def bench_on_device(
     results: list[ModelResult] = []
     errors: list[tuple[Source, Exception]] = []
     machine: tuple[str, ...] = ()
+    kinds: set[str] = set()
     for source, load in [(source, prepare(source, batch)) for source in models]:
         try:
             model = load()
             say(f"{model.name}: compiling and timing")
-            result, machine = _measure(model, runner, protocol, options, layers=layers)
+            result, machine, found = _measure(model, runner, protocol, options, layers=layers)
             results.append(result)
+            kinds |= found
         except TvmconvError as error:
             errors.append((source, error))
     if errors and not results:
@@ -91,7 +93,7 @@ def bench_on_device(
         _machine(machine, target, runner, threads),
         target.name,
         protocol,
-        nominal_peak(target),
+        nominal_peak(target, kinds),
         tuple(results),
         failures,
     )
@@ -99,8 +101,8 @@ def bench_on_device(
 
 def _measure(
     model: BenchModel, runner: Runner, protocol: Protocol, options: dict[str, Any], *, layers: bool
-) -> tuple[ModelResult, tuple[str, ...]]:
-    """Compile a model, run it on the device; what came of it, and what the device is."""
+) -> tuple[ModelResult, tuple[str, ...], set[str]]:
+    """Compile a model, run it on the device; what came of it, what that is, what it multiplies."""
     start = time.perf_counter()
     source: Any = model.proto if model.problem is None else model.problem.text
     params = model.weights or None
@@ -128,7 +130,7 @@ def _measure(
         origin=model.origin,
         work=work,
     )
-    return result, report.machine
+    return result, report.machine, arithmetic_of_steps(metadata)
 
 
 def _steps(report: DeviceReport, entries: Sequence[dict[str, Any]]) -> tuple[StepTime, ...]:

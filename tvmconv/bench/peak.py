@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tvmconv.autoschedule.measure.folder import temporary_folder
 from tvmconv.bench.machine import last_cache_bytes
 from tvmconv.codegen.link import zig
 from tvmconv.errors import EnvironmentError_
-from tvmconv.problem import FLOP_PER_MAC
+from tvmconv.problem import FLOP_PER_MAC, Problem
 from tvmconv.target import Target
 
 SOURCE = Path(__file__).with_name("peak.c")
@@ -91,10 +92,29 @@ class Peak:
         return asdict(self)
 
 
-def nominal_peak(target: Target, kind: str = "float32") -> Peak:
+def arithmetic(problem: str, tf32: bool) -> str:
+    """What a kernel multiplies: "tf32", or what its problem's text says."""
+    return "tf32" if tf32 else Problem.parse(problem).dtype
+
+
+def arithmetic_of_steps(metadata: Mapping[str, Any]) -> set[str]:
+    """What the kernels of a compiled model multiply."""
+    return {
+        arithmetic(step["problem"], step.get("algorithm") == "tf32")
+        for step in metadata["steps"]
+        if step.get("macs") and "problem" in step
+    }
+
+
+def nominal_peak(target: Target, kinds: Collection[str] = ()) -> Peak:
     """The limits of a machine that is not at hand, from its target's numbers.
 
-    ``kind``: what a GPU multiplies, "float32", "tf32" or "float16".
+    Parameters
+    ----------
+    target : Target
+    kinds : collection of str
+        What kernels multiply (:func:`arithmetic`): a GPU's peak is that of the fastest of them, or
+        of float32.
     """
     cores, hertz = target.cores, target.frequency_ghz
     vector = target.vector
@@ -102,7 +122,7 @@ def nominal_peak(target: Target, kind: str = "float32") -> Peak:
     bandwidth = target.caches.dram_bytes_per_cycle * hertz
     if target.is_gpu:
         bandwidth = target.gpu.dram_gb_s
-        gflops = 1e3 * target.gpu.tflops(kind)
+        gflops = 1e3 * max(map(target.gpu.tflops, kinds or ("float32",)))
     return Peak(vector.bits // 8, (PeakPoint(cores, gflops, bandwidth, bandwidth),), False)
 
 

@@ -28,7 +28,7 @@ from tvmconv.bench.harness import (
 )
 from tvmconv.bench.machine import describe_machine, usable_cores, version_of
 from tvmconv.bench.model import BenchModel, Source, prepare
-from tvmconv.bench.peak import measure_peak, nominal_peak
+from tvmconv.bench.peak import arithmetic_of_steps, measure_peak, nominal_peak
 from tvmconv.bench.peers import Peer, PeerRefusal, find_peers
 from tvmconv.bench.report import (
     DIRECT,
@@ -181,9 +181,7 @@ def bench_models(
         raise errors[0][1]
     failures = tuple(Failure(name_of(source), told(error)) for source, error in errors)
     if gpu:
-        halves = precision != "float32" or all("dtype=float16" in result.name for result in results)
-        kind = "float16" if halves else "tf32" if allow_tf32 else "float32"
-        peak, name = nominal_peak(target, kind), f"{gpu}, CUDA {gpu.driver}"
+        peak, name = nominal_peak(target, bench.kinds), f"{gpu}, CUDA {gpu.driver}"
     else:  # others may have used the machine the first time
         peak, name = measure_peak(threads, again=True), ""
     machine = describe_machine(threads, [peer.module for peer in peers], gpu=name)
@@ -224,6 +222,7 @@ class _Bench:
         self.threads, self.protocol, self.clock = threads, protocol, clock
         self.progress, self.place = say, ""
         self.compile, self.load = compile_fn, load_fn
+        self.kinds: set[str] = set()  # what kernels multiply
 
     def say(self, line: str) -> None:
         """Report what is being done, and to which of the models."""
@@ -241,6 +240,7 @@ class _Bench:
             steps = profile_steps(module, model.inputs) if layers else ()
             work = work_of_problem(model.problem, module.metadata)
             macs = work.macs or macs_of_steps(module.metadata)
+            self.kinds |= arithmetic_of_steps(module.metadata)
         return ModelResult(
             name=model.name,
             time_ms=timings[0].time_s * 1e3,

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvmconv.bench.peak import arithmetic
 from tvmconv.bench.report import geometric_mean
+from tvmconv.errors import InputError
 from tvmconv.problem import Problem
 from tvmconv.target import Target
 
@@ -134,19 +136,23 @@ def gpu_static_report(
     Raises
     ------
     InputError
-        If a model or problem cannot be compiled.
+        If a model or problem cannot be compiled, or there is nothing to score.
     EnvironmentError_
         There is no compiler.
     """
     from tvmconv.autoschedule.choose import Chooser
+    from tvmconv.autoschedule.preflight import require_precision
     from tvmconv.autoschedule.tasks import extract
     from tvmconv.codegen.cuda.build import image_builder
     from tvmconv.compiler import open_logs
 
+    require_precision(target, precision, "scored")
     own = replace(target, device=replace(target.gpu, cubins=(target.gpu.sm,), ptx=False))
     make = images or image_builder(own)
     chooser = Chooser.of(target, open_logs(log, target) if tuned else None)
-    tasks, _ = extract(sources, target, batch, precision, allow_tf32)
+    tasks, names = extract(sources, target, batch, precision, allow_tf32)
+    if not tasks:
+        raise InputError(f"{', '.join(names)}: no kernels to score")
     return GpuStaticReport(target.name, tuple(_predictions(tasks, chooser, own, make)))
 
 
@@ -160,8 +166,6 @@ def _predictions(
     for task in tasks:
         spec, chooser.cold_bytes = task.specs[0], task.cold_bytes
         choice = chooser.schedule(spec)
-        if isinstance(choice, list):
-            raise ValueError(f"{task.name}: a GPU's schedule is no trace")
         kernel = device_kernel(spec, "kernel", target, choice)
         image = images(cuda_source([kernel]), target, {})[0]
         launch = kernel.launches[0]
@@ -187,9 +191,11 @@ def roofline_us(spec: KernelSpec, target: Target) -> float:
     from tvmconv.layout import Layout
 
     device = target.gpu
-    tflops = device.tflops("tf32" if spec.attrs.get("tf32") else spec.output.dtype)
     func = unscheduled(spec, "kernel", target)
     shapes = [(tuple(map(int, p.ty.shape)), str(p.ty.dtype)) for p in func.params]
     data = sum(Layout(shape, dtype=dtype).buffer_bytes for shape, dtype in shapes)
-    flops = Problem.parse(spec.attrs["problem"]).flops if "problem" in spec.attrs else 0
-    return max(flops / tflops / 1e6, data / device.dram_gb_s / 1e3)
+    arithmetic_us, attrs = 0.0, spec.attrs
+    if "problem" in attrs:
+        tflops = device.tflops(arithmetic(attrs["problem"], attrs.get("tf32", False)))
+        arithmetic_us = Problem.parse(attrs["problem"]).flops / tflops / 1e6
+    return max(arithmetic_us, data / device.dram_gb_s / 1e3)

@@ -147,16 +147,20 @@ def _static(found: list[Any], json_file: Path | None, options: dict[str, Any]) -
     """Score kernels without running them: by llvm-mca, or for a GPU by the cost model."""
     scored: StaticReport | GpuStaticReport
     columns: tuple[str, ...]
-    if options["target"].is_gpu:
+    target = options["target"]
+    if options["allow_tf32"]:
+        target.require_tf32()
+    if target.is_gpu:
         from tvmconv.bench.static_gpu import COLUMNS, gpu_static_report
 
         del options["threads"]
         columns, scored = COLUMNS, gpu_static_report(found, **options)
     else:
+        from tvmconv.autoschedule.preflight import require_precision
         from tvmconv.bench import static
 
-        if options.pop("precision") != "float32" or options.pop("allow_tf32"):
-            raise InputError("precision: --static scores a CPU's kernels in float32")
+        require_precision(target, options.pop("precision"), "scored")
+        del options["allow_tf32"]
         columns, scored = static.COLUMNS, static.static_report(found, **options)
     rows = [score.row() for score in scored.scores]
     write_json(scored.to_json(), json_file, lambda: print_table(columns, rows))

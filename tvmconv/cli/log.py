@@ -141,7 +141,10 @@ def check(
 
     Exits with 1 if a record's schedule cannot be built, fails, or computes something else.
     """
+    from tvmconv.autoschedule.preflight import require_place
+
     described = machine(target, threads)
+    require_place(described, elsewhere=runner is not None)
     device = make_runner(runner, timeout)
     found = look_up(logs, described)
     if device is None and found.entries:

@@ -122,8 +122,12 @@ def command(
     Every measurement is kept: Ctrl-C loses nothing, and the same command goes on where it was.
     `tvmconv compile` uses the log.
     """
+    from tvmconv.autoschedule.preflight import require_place
+
     found = sources(tuple(dict.fromkeys(models)), suite_name, filter)
     machine = load_target(target)
+    ways = (runner, rpc, tracker, key)
+    require_place(machine, elsewhere=any(way is not None for way in ways), static=static)
     elsewhere = _elsewhere(runner, timeout, rpc, tracker, key)
     check_files(JSON=json_file, report=page)
     if page is not None:
