@@ -21,7 +21,7 @@ from tvmconv.autoschedule.measure import buffers, check
 from tvmconv.autoschedule.measure.builder import Build, Builder
 from tvmconv.autoschedule.measure.check import Verdict, Workload
 from tvmconv.autoschedule.measure.crew import Crew
-from tvmconv.autoschedule.measure.outcome import Rejected
+from tvmconv.autoschedule.measure.outcome import Rejected, Unmeasurable
 from tvmconv.autoschedule.measure.references import References
 from tvmconv.autoschedule.measure.runner import Block, Kernel
 from tvmconv.autoschedule.measure.uses import Uses
@@ -48,7 +48,7 @@ class _Found:
 
     ratio: float = 0.0
     blocks: list[Block] = field(default_factory=list)
-    rejected: Rejected | None = None
+    rejected: Rejected | Unmeasurable | None = None
 
 
 class DeviceRunner:
@@ -97,6 +97,8 @@ class DeviceRunner:
         ------
         Rejected
             It is wrong, crashes or hangs.
+        Unmeasurable
+            It was not tried, for too many before it hung.
         RunnerError
             The other machine, or the way to it, fails.
         """
@@ -158,10 +160,11 @@ class DeviceRunner:
             except BadOutput as error:
                 raise self._device.failed(str(error)) from None
 
-        found = self._uses.run(use, len(builds), in_turns=self._in_turns)
-        late = f"did not end within {self._device.timeout_s:g} s (--timeout)"
-        missing = _Found(rejected=Rejected("timeout", late))
-        return {build.symbol: found.get(k, missing) for k, build in enumerate(builds)}
+        found, late = self._uses.run(use, len(builds), in_turns=self._in_turns)
+        told = f"did not end within {self._device.timeout_s:g} s (--timeout)"
+        found |= dict.fromkeys(late, _Found(rejected=Rejected("timeout", told)))
+        untried = _Found(rejected=Unmeasurable(f"several candidates in a row {told}"))
+        return {build.symbol: found.get(k, untried) for k, build in enumerate(builds)}
 
 
 def _data_file(folder: Path) -> Path:

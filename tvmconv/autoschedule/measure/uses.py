@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tvmconv.autoschedule.measure.outcome import Unmeasurable
 from tvmconv.device.runner import RunnerError, RunnerOverrun
 
 if TYPE_CHECKING:
@@ -60,7 +59,9 @@ class Uses(Generic[Result]):
         self._failures = self._hopeless = 0
         self._answered = 0.0
 
-    def run(self, use: Use[Result], count: int, *, in_turns: bool) -> dict[int, Result]:
+    def run(
+        self, use: Use[Result], count: int, *, in_turns: bool
+    ) -> tuple[dict[int, Result], set[int]]:
         """Run candidates.
 
         Parameters
@@ -73,15 +74,16 @@ class Uses(Generic[Result]):
 
         Returns
         -------
-        dict
-            What came of each; a candidate that is missing did not end in time.
+        results : dict
+            What came of each.
+        late : set
+            Those that did not end in time. After some in a row, those that are in neither were not
+            tried.
 
         Raises
         ------
         RunnerError
             The runner is lost.
-        Unmeasurable
-            Candidates do not end in time, one after the other.
         """
         # One that was lost may be back.
         self._machines = min(self._device.machines, self._machines + 1)
@@ -90,7 +92,7 @@ class Uses(Generic[Result]):
         groups = deque(_Group(range(k, min(k + share, count))) for k in range(0, count, share))
         running: dict[Future[dict[int, Result]], _Group] = {}
         found: dict[int, Result] = {}
-        given_up = False
+        late: set[int] = set()
         with ThreadPoolExecutor(machines) as pool:
             try:
                 while groups or running:
@@ -103,19 +105,19 @@ class Uses(Generic[Result]):
                         running[pool.submit(use, group.positions)] = group
                     self._look()
                     for future in [future for future in running if future.done()]:
-                        again = self._settle(running.pop(future), future, found, in_turns)
+                        group = running.pop(future)
+                        again = self._settle(group, future, found, in_turns)
+                        if len(group.positions) == 1 and not any(one.positions for one in again):
+                            late.update(k for k in group.positions if k not in found)
                         groups.extendleft(reversed(again))
-                    given_up = given_up or self._hopeless >= _HOPELESS
-                    if given_up:
+                    if self._hopeless >= _HOPELESS:
                         groups.clear()
             except BaseException:
                 self._device.abandon()
                 raise
-        if given_up:
+        if self._hopeless >= _HOPELESS:
             self._hopeless = 0
-            limit = f"{self._device.timeout_s:g} s (--timeout)"
-            raise Unmeasurable(f"{_HOPELESS} candidates in a row did not end within {limit}")
-        return found
+        return found, late
 
     def _settle(
         self,
