@@ -85,11 +85,12 @@ def test_random_problems(seed: int) -> None:
 
 def test_the_sums_are_made_by_the_instruction_that_the_target_names() -> None:
     spec = problem_spec(Problem.parse("qconv2d:1x64x14x14:64x3x3:padding=1"))
-    for name, mnemonic in (("vpdpbusd", "vpdpbusd"), ("pmaddwd", "vpmaddwd")):
+    # LLVM makes one instruction of pmaddwd and the addition after it, where there is VNNI.
+    for name, mnemonics in (("vpdpbusd", ["vpdpbusd"]), ("pmaddwd", ["vpmaddwd", "vpdpwssd"])):
         if host().vector.byte_dot != "vpdpbusd":
             pytest.skip("this machine has no VNNI")
         asm = compile_specs([spec], with_dot(name)).asm
-        assert asm.count(f"\t{mnemonic}\t") > 10
+        assert sum(asm.count(f"\t{mnemonic}\t") for mnemonic in mnemonics) > 10
         assert "vpmaddubsw" not in asm
 
 

@@ -1,4 +1,4 @@
-"""Random problems of the whole family, compiled as users do it: a small part of the 2,000.
+"""Random problems of the whole family, compiled as users do it: few of what the benchmark draws.
 
 What once was wrong is a case of its own here, or a bad case of its operator.
 """
@@ -28,10 +28,13 @@ PAST = [
 
 @pytest.mark.parametrize("part", range(2))
 def test_of_all_operators(part: int) -> None:
-    """Other numbers than those of the 2,000."""
+    """Numbers that the benchmark does not reach; Winograd may be refused, and nothing else."""
     drawn = [Drawn.of(10_000 + part * BATCH + k, 0) for k in range(BATCH)]
-    found = [f"{d.problem}: {o}" for d, o in zip(drawn, outcomes(drawn), strict=True) if o[1]]
-    assert not found
+    found = list(zip((d.problem for d in drawn), outcomes(drawn), strict=True))
+    assert not [(p.text, told) for p, (kind, told) in found if kind not in ("passed", "refused")]
+    refused = [p for p, (kind, _) in found if kind == "refused"]
+    assert all(p.option("algorithm").startswith("winograd") for p in refused)
+    assert len(refused) < BATCH // 4
 
 
 def test_what_once_was_wrong() -> None:

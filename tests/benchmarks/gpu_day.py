@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -61,6 +62,8 @@ NETWORKS = ("resnet50", "mobilenet_v2")
 _TOGETHER = 8
 #: The dry run: one small layer and one small network.
 TINY_LAYER = "conv2d:{batch}x16x5x5:16x3x3:padding=1:bias=true:activation=relu:dtype={dtype}"
+#: Folder for compiled networks.
+_COMPILED = "compiled"
 _MINUTE = 60.0
 #: What is found of one item: records.
 Work = Callable[[Any], Iterable[dict[str, Any]]]
@@ -330,7 +333,9 @@ def compile_network(day: Day, kind: tuple[int, str, str]) -> Path:
     from tvmconv.compiler import compile_to_file
 
     batch, precision, name = kind
-    path = day.out / f"{name}-{precision}-{batch}.so"
+    folder = day.out / _COMPILED
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}-{precision}-{batch}.so"
     options = {"target": day.target, "log": day.logs, **day.stored(precision), **day.images()}
     return compile_to_file(day.networks(batch)[name], path, **options)
 
@@ -425,8 +430,7 @@ def run_all(steps: list[str], options: argparse.Namespace) -> None:
             day.note("late", step=name, item="the whole step")
         elif code:
             day.note("failed", step=name, item="", why=f"its process exited with code {code}")
-        for path in options.out.glob("*.so"):  # networks that were compiled and not measured
-            path.unlink()
+        shutil.rmtree(options.out / _COMPILED, ignore_errors=True)  # what was not measured
         day.note("step", name=name, seconds=round(time.monotonic() - begin, 1))
     table(day)
 

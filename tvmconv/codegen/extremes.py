@@ -35,7 +35,7 @@ def numpy_extremes(func: TVMObject, target: Target) -> TVMObject:
     """The scheduled function with NumPy's maxima and minima, if it is marked.
 
     On RISC-V, whose vectors have no fixed length, TVM takes no operation that it does not know:
-    there NaN is no more than a number.
+    there NaN is no more than a number. Kernels for GPUs do not come here: theirs are TVM's.
     """
     if EXTREMES not in func.attrs:
         return func

@@ -7,6 +7,7 @@ are copied there first, into a new folder that is removed afterwards.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
@@ -77,7 +78,8 @@ class Runner:
         if not 0 < timeout_s < threading.TIMEOUT_MAX:
             raise InputError(f"timeout: {timeout_s:g} is no number of seconds")
         if shutil.which(words[0]) is None:
-            why = "is not executable" if Path(words[0]).is_file() else "not found"
+            named = os.sep in words[0] and Path(words[0]).is_file()
+            why = "is not executable" if named else "not found"
             raise EnvironmentError_(f"runner: {words[0]}: {why}")
         self.command, self.timeout_s, self.machines = command, timeout_s, machines
         self._words, self._abandoned = words, threading.Event()

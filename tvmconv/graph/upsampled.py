@@ -106,7 +106,10 @@ def _plain(node: Node, problem: Problem) -> bool:
     """Whether a convolution leaves its algorithm open and reads every place of its input."""
     moves = max(*problem.stride, *problem.dilation) > 1
     known = all(value.is_constant for value in node.inputs[1 : base_inputs(node)])
-    mode = problem.option("padding_mode") == "zeros" and problem.option("algorithm") == "auto"
+    mode = problem.option("padding_mode") == "zeros" and problem.option("algorithm") in (
+        "auto",
+        None,
+    )
     usual = problem.dtype == "float32" and set(node.attrs) <= {"problem", "program"}
     return known and mode and usual and not moves
 
