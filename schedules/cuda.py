@@ -56,6 +56,8 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
     sch = s_tir.Schedule(func)
     blocks = _blocks(sch)
     if not candidate.knobs:
+        for block in _guarded(sch):
+            sch.compute_inline(block)
         cuda_threads.compute_stages(sch, blocks, target)
     elif cuda_windows.fits(sch, blocks, target):
         tile = cuda_windows.WindowTile.of(candidate.knobs)
@@ -76,6 +78,12 @@ def _blocks(sch: TVMObject) -> list[TVMObject]:
     """All blocks but those that stand between a contraction and its input: they are inlined."""
     blocks = sch.get_child_blocks(sch.get_sblock("root"))
     return [block for block in blocks if cuda_threads.kind(sch, block) != "guarded"]
+
+
+def _guarded(sch: TVMObject) -> list[TVMObject]:
+    """The blocks that stand between a contraction and its input."""
+    blocks = sch.get_child_blocks(sch.get_sblock("root"))
+    return [block for block in blocks if cuda_threads.kind(sch, block) == "guarded"]
 
 
 def _contraction(sch: TVMObject, blocks: list[TVMObject]) -> TVMObject | None:

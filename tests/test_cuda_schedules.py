@@ -42,6 +42,7 @@ PROBLEMS = (
     "conv2d_transpose:1x20x5x5:24x3x3:stride=2:padding=1",  # phases of 1 and of 2 taps
     "conv2d_transpose:1x1040x3x3:16x2x2:stride=2",  # partial sums
     "conv2d_transpose:1x16x4x4:16x4x4:stride=2:padding=1:groups=16",
+    "conv2d_transpose:1x26x2x2:8x3x3:stride=4,1:padding=2:dilation=1,2:groups=2",  # no tile fits
     "depthwise_conv2d:1x40x9x12:40x3x3:padding=1:bias=true:activation=relu6",
     "depthwise_conv2d:1x8x9x9:24x3x3:padding=1",
     "max_pool2d:1x32x14x14:3x3:stride=2:padding=1",
