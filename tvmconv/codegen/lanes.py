@@ -54,7 +54,7 @@ def load_lanes(func: TVMObject) -> TVMObject:
         if not isinstance(stmt, tirx.For):
             return None
         analyzer.bind(stmt.loop_var, tvm.ir.Range.from_min_extent(stmt.min, stmt.extent))
-        nest = _unrolled_nest(stmt)
+        nest = nest_to_vector(stmt, tirx.ForKind.UNROLLED)
         if nest is not None and (operand := _operand(nest[0], nest[1], analyzer)) is not None:
             return _with_vectors(stmt, operand)
         return loop_with(stmt, rebuild(stmt.body, visit))
@@ -62,18 +62,17 @@ def load_lanes(func: TVMObject) -> TVMObject:
     return func.with_body(rebuild(func.body, visit))
 
 
-def _unrolled_nest(loop: TVMObject) -> tuple[list[TVMObject], TVMObject] | None:
-    """The loops from one over steps down to a vector, with the block inside, if this is such."""
+def nest_to_vector(loop: TVMObject, kind: int) -> tuple[list[TVMObject], TVMObject] | None:
+    """The loops from one of a kind over unrolled ones to a vector, and the block inside, if so."""
     kinds, loops = tirx.ForKind, [loop]
     while isinstance(loops[-1].body, tirx.For):
         loops.append(loops[-1].body)
     realize = loops[-1].body
     if not isinstance(realize, s_tir_stmt.SBlockRealize) or len(loops) < 2:
         return None
-    *outer, last = (int(one.kind) for one in loops)
-    if last != kinds.VECTORIZED or any(kind != kinds.UNROLLED for kind in outer):
-        return None
-    return loops, realize
+    wanted = [kind, *[kinds.UNROLLED] * (len(loops) - 2), kinds.VECTORIZED]
+    same = all(int(one.kind) == want for one, want in zip(loops, wanted, strict=True))
+    return (loops, realize) if same else None
 
 
 def _operand(

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tvmconv._tvm import TVMObject, s_tir_stmt, sym, tirx, tvm, tvm_ffi
-from tvmconv.codegen.lanes import loads_of, replaced
+from tvmconv._tvm import TVMObject, sym, tirx, tvm, tvm_ffi
+from tvmconv.codegen.lanes import loads_of, nest_to_vector, replaced
 from tvmconv.codegen.tir import loop_with, rebuild, uses
 from tvmconv.target import Target
 
@@ -41,26 +41,14 @@ def prefetch_weights(func: TVMObject, target: Target) -> TVMObject:
         return func
 
     def visit(stmt: TVMObject) -> TVMObject | None:
-        nest = _steps(stmt) if isinstance(stmt, tirx.For) else None
+        is_loop = isinstance(stmt, tirx.For)
+        nest = nest_to_vector(stmt, tirx.ForKind.SERIAL) if is_loop else None
         if nest is None:
             return None
         asked = [_prefetch(nest, load, target) for load in _weights(*nest)]
         return loop_with(stmt, tirx.SeqStmt([*asked, stmt.body])) if asked else None
 
     return func.with_body(rebuild(func.body, visit))
-
-
-def _steps(loop: TVMObject) -> tuple[list[TVMObject], TVMObject] | None:
-    """A loop over steps, the unrolled ones of a tile in it, and the sum inside, if this is such."""
-    kinds, loops = tirx.ForKind, [loop]
-    while isinstance(loops[-1].body, tirx.For):
-        loops.append(loops[-1].body)
-    realize = loops[-1].body
-    if not isinstance(realize, s_tir_stmt.SBlockRealize) or len(loops) < 2:
-        return None
-    wanted = [kinds.SERIAL, *[kinds.UNROLLED] * (len(loops) - 2), kinds.VECTORIZED]
-    same = all(int(one.kind) == kind for one, kind in zip(loops, wanted, strict=True))
-    return (loops, realize) if same else None
 
 
 def _weights(loops: Sequence[TVMObject], realize: TVMObject) -> list[TVMObject]:
