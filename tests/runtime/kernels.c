@@ -1,7 +1,9 @@
 /* Kernels as TVM's code generator would make them: its calling convention, its mergeable globals. */
+#define _GNU_SOURCE
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tvm_abi.h"
 
@@ -9,6 +11,8 @@ __attribute__((weak)) int (*__TVMBackendParallelLaunch)(tvmconv_task, void *, in
 __attribute__((weak)) void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int);
 __attribute__((weak)) int (*__TVMBackendFreeWorkspace)(int, int, void *);
 extern void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count);
+
+extern int32_t tvmconv_expect_iterations(int32_t iterations);
 
 #define EXPORT __attribute__((visibility("default")))
 #define KERNEL(name) \
@@ -91,6 +95,47 @@ KERNEL(scratch) {
   span s;
   int code = check(arguments, count, &s);
   return code ? code : __TVMBackendParallelLaunch(scratch_task, &s, 0);
+}
+
+typedef struct {
+  span s;
+  _Atomic int64_t done;
+  int waits;
+} loop;
+
+/* A share of a parallel loop as TVM deals it out. The first iteration can wait for all that are not in its own task. */
+static int loop_task(int32_t task, TVMParallelGroupEnv *env, void *data) {
+  loop *l = data;
+  int64_t n = l->s.elements, step = (n + env->num_task - 1) / env->num_task, begin = step * task, end = begin + step;
+  if (end > n) end = n;
+  for (int64_t tries = 0; l->waits && task == 0 && l->done < n - end; tries++) {
+    if (tries == 10000) return fail("waited in vain", (int)(n - end - l->done));
+    usleep(1000);
+  }
+  for (int64_t i = begin; i < end; i++) l->s.y[i] = l->s.x[i] + 1;
+  if (end > begin) l->done += end - begin;
+  return 0;
+}
+
+static int run_loop(const TVMFFIAny *arguments, int32_t count, int waits) {
+  loop l = {.waits = waits};
+  int code = check(arguments, count, &l.s);
+  if (code) return code;
+  tvmconv_expect_iterations((int32_t)l.s.elements);
+  code = __TVMBackendParallelLaunch(loop_task, &l, 0);
+  return !code && l.done != l.s.elements ? fail("iterations", (int)l.done) : code;
+}
+
+/* y = x + 1 in a loop whose length is announced. */
+KERNEL(announced) {
+  (void)self, (void)result;
+  return run_loop(arguments, count, 0);
+}
+
+/* As `announced`; the first task ends only after all others. */
+KERNEL(held_up) {
+  (void)self, (void)result;
+  return run_loop(arguments, count, 1);
 }
 
 static int count_task(int32_t task, TVMParallelGroupEnv *env, void *data) {

@@ -45,6 +45,28 @@ def test_a_launch_has_one_task_a_thread(build: Build, tmp_path: Path, threads: i
         assert module()[0][0] == threads
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("iterations", [1, 2, 7, 34, 37, 130, 1000, 3137])
+def test_every_iteration_of_a_loop_runs_once(
+    build: Build, make_chain: Callable[..., Plan], tmp_path: Path, iterations: int, threads: int
+) -> None:
+    x = np.arange(iterations, dtype=np.float32)
+    with load(build(tmp_path / "m.so", make_chain(["announced"] * 4, iterations)), threads) as m:
+        for _ in range(20):
+            assert (m(x)[0] == x + 4).all()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("iterations", [1, 2, 34, 3137])
+def test_a_thread_that_is_held_up_has_its_work_done_by_others(
+    build: Build, make_chain: Callable[..., Plan], tmp_path: Path, iterations: int, threads: int
+) -> None:
+    x = np.arange(iterations, dtype=np.float32)
+    with load(build(tmp_path / "m.so", make_chain(["held_up"] * 2, iterations)), threads) as m:
+        for _ in range(20):
+            assert (m(x)[0] == x + 2).all()
+
+
 def test_the_default_is_what_the_model_was_compiled_for_but_no_more_than_the_cpus(
     build: Build, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from tvmconv.codegen.extremes import marked, numpy_extremes
 from tvmconv.codegen.groups import split_groups
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
+from tvmconv.codegen.launch import announced
 from tvmconv.codegen.prefetch import PIPELINE, prefetch_weights
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
 from tvmconv.errors import InputError
@@ -171,8 +172,8 @@ def require_supported(target: Target) -> None:
 
 
 def build(func: TVMObject, symbol: str, target: Target) -> TVMObject:
-    """Compile a scheduled function to a TVM runtime module."""
-    return compiled({symbol: func}, target).mod
+    """Compile a scheduled function to a TVM module whose object is linked with ``pool.c``."""
+    return compiled({symbol: announced(func)}, target).mod
 
 
 def compiled(funcs: Mapping[str, TVMObject], target: Target) -> TVMObject:

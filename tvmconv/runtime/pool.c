@@ -1,8 +1,15 @@
 /* A model's threads. The caller of tvmconv_run is thread 0; the others wait for work.
  *
- * A launch writes the job, then adds one to `generation`; each worker sees the change, runs its share and subtracts
- * one from `pending`; the caller waits for zero. Waiting spins for some tens of microseconds, because the next
- * kernel of a network comes sooner than a sleeping thread wakes, then sleeps on a futex.
+ * A job is a number of tasks. Each thread begins with an equal, contiguous share of them, which it takes from the
+ * front; one that has none left takes the latter half of what another has left. So a core that is slower than the
+ * others, by its make or because a neighbour uses it too, does less, while what a thread finds in its own cache from
+ * the kernel before stays its own.
+ *
+ * A launch writes the job, sets OPEN in `state` and adds one to `generation`. A worker that sees the change joins by
+ * adding one to `state`, if that is OPEN, and leaves by subtracting one. When no task is left the caller closes the
+ * job and waits for those who joined; a worker that still sleeps is not waited for. Waiting spins for some tens of
+ * microseconds, because the next kernel of a network comes sooner than a sleeping thread wakes, then sleeps on a
+ * futex.
  *
  * Sleeping and waking cannot miss each other: a sleeper announces itself before the kernel compares the word with
  * the old value, the waker changes the word before it looks for sleepers, and all four are sequentially consistent. */
@@ -25,6 +32,8 @@
 #define SPIN_NANOSECONDS 50000
 #define SPINS_A_ROUND 32
 #define ROUNDS_WITHOUT_YIELD 2
+#define TASKS_A_THREAD 16 /* enough to share evenly what is left; each costs some nanoseconds */
+#define OPEN 0x80000000u
 #define STACK_BYTES (2u << 20) /* musl's default of 128 KiB is too little for a kernel's local buffers */
 
 #ifndef SYS_futex /* 32-bit systems born after 2038 was noticed */
@@ -32,7 +41,8 @@
 #endif
 
 typedef struct {
-  tvmconv_pool *pool;
+  _Alignas(64) _Atomic uint64_t tasks; /* not begun: the first above, the end below */
+  _Alignas(64) tvmconv_pool *pool;
   pthread_t thread;
   int index;
   int busy; /* inside a task: a launch from there runs serially */
@@ -46,11 +56,12 @@ struct tvmconv_pool {
   tvmconv_task task; /* the job; NULL: end */
   void *data;
   int32_t count;
-  _Alignas(64) _Atomic uint32_t pending; /* workers that still run; the caller sleeps on it */
+  _Alignas(64) _Atomic uint32_t state; /* OPEN, and how many workers have joined; the caller sleeps on it */
   _Atomic uint32_t caller_sleeps;
   _Atomic int32_t failed; /* the first failing task's code */
   char error[TVMCONV_ERROR_BYTES];
   _Alignas(64) int threads;
+  int32_t iterations; /* of the parallel loop that is launched next; 0: unknown */
   int running; /* threads that exist besides the caller */
   int spin;  /* there are CPUs enough */
   int fills; /* there are as many as threads */
@@ -104,25 +115,53 @@ static void await_job(tvmconv_pool *pool, worker *self) {
     while (atomic_load(&pool->generation) == self->seen) futex(&pool->generation, FUTEX_WAIT, self->seen);
     atomic_fetch_sub(&pool->sleepers, 1);
   }
-  self->seen++;
+  self->seen = atomic_load(&pool->generation);
 }
 
 static void await_workers(tvmconv_pool *pool) {
-  if (spin_until(pool, &pool->pending, 0, 1)) return;
+  if (spin_until(pool, &pool->state, 0, 1)) return;
   atomic_store(&pool->caller_sleeps, 1);
-  for (uint32_t left; (left = atomic_load(&pool->pending)) != 0;) futex(&pool->pending, FUTEX_WAIT, left);
+  for (uint32_t left; (left = atomic_load(&pool->state)) != 0;) futex(&pool->state, FUTEX_WAIT, left);
   atomic_store(&pool->caller_sleeps, 0);
 }
 
-static void run_share(tvmconv_pool *pool, worker *self) {
-  TVMParallelGroupEnv env = {NULL, pool->count};
-  self->busy = 1;
-  for (int32_t i = self->index; i < pool->count; i += pool->threads) {
-    int code = pool->task(i, &env, pool->data);
-    int32_t none = 0;
-    if (code && atomic_compare_exchange_strong(&pool->failed, &none, code))
-      memcpy(pool->error, tvmconv_error_text(), sizeof pool->error); /* read by the caller, after `pending` */
+static uint64_t span(uint32_t first, uint32_t end) { return (uint64_t)first << 32 | end; }
+
+/* Take tasks out of those of `from`: its first, or the latter half. [*first, *end), and whether there were any. */
+static int take(worker *from, int half, uint32_t *first, uint32_t *end) {
+  uint64_t seen = atomic_load_explicit(&from->tasks, memory_order_relaxed), rest;
+  do {
+    uint32_t start = (uint32_t)(seen >> 32), stop = (uint32_t)seen;
+    if (start >= stop) return 0;
+    *first = half ? start + (stop - start) / 2 : start;
+    *end = half ? stop : start + 1;
+    rest = half ? span(start, *first) : span(*end, stop);
+  } while (!atomic_compare_exchange_weak_explicit(&from->tasks, &seen, rest, memory_order_relaxed, memory_order_relaxed));
+  return 1;
+}
+
+static int steal(tvmconv_pool *pool, worker *self) {
+  uint32_t first, end;
+  for (int k = 1; k < pool->threads; k++) {
+    if (!take(&pool->workers[(self->index + k) % pool->threads], 1, &first, &end)) continue;
+    atomic_store_explicit(&self->tasks, span(first, end), memory_order_relaxed); /* was empty, so nobody's but ours */
+    return 1;
   }
+  return 0;
+}
+
+static void run_tasks(tvmconv_pool *pool, worker *self) {
+  TVMParallelGroupEnv env = {NULL, pool->count};
+  uint32_t task, end;
+  self->busy = 1;
+  do {
+    while (take(self, 0, &task, &end)) {
+      int code = pool->task((int)task, &env, pool->data);
+      int32_t none = 0;
+      if (code && atomic_compare_exchange_strong(&pool->failed, &none, code))
+        memcpy(pool->error, tvmconv_error_text(), sizeof pool->error); /* read by the caller, after `state` */
+    }
+  } while (steal(pool, self));
   self->busy = 0;
 }
 
@@ -132,10 +171,10 @@ static void *worker_main(void *argument) {
   current = self;
   for (;;) {
     await_job(pool, self);
-    int end = !pool->task;
-    if (!end) run_share(pool, self);
-    if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps))
-      futex(&pool->pending, FUTEX_WAKE, 1);
+    int open = (atomic_fetch_add(&pool->state, 1) & OPEN) != 0, end = open && !pool->task;
+    if (open && !end) run_tasks(pool, self);
+    if (atomic_fetch_sub(&pool->state, 1) == 1 && atomic_load(&pool->caller_sleeps))
+      futex(&pool->state, FUTEX_WAKE, 1);
     if (end) return NULL;
   }
 }
@@ -144,7 +183,12 @@ static void publish(tvmconv_pool *pool, tvmconv_task task, void *data, int32_t c
   pool->task = task;
   pool->data = data;
   pool->count = count;
-  atomic_store_explicit(&pool->pending, (uint32_t)pool->running, memory_order_relaxed);
+  for (int i = 0; i < pool->threads; i++) {
+    uint32_t first = (uint32_t)((int64_t)count * i / pool->threads);
+    uint32_t end = (uint32_t)((int64_t)count * (i + 1) / pool->threads);
+    atomic_store_explicit(&pool->workers[i].tasks, span(first, end), memory_order_relaxed);
+  }
+  atomic_fetch_or(&pool->state, OPEN);
   atomic_fetch_add(&pool->generation, 1);
   if (atomic_load(&pool->sleepers)) futex(&pool->generation, FUTEX_WAKE, INT_MAX);
 }
@@ -172,13 +216,32 @@ static void spread(tvmconv_pool *pool) {
   }
 }
 
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* How many tasks a parallel loop is cut into. All have as many iterations but the last: TASKS_A_THREAD of them, or more
+ * where the threads' shares would differ by over 2%. */
+static int32_t tasks_of_loop(const tvmconv_pool *pool) {
+  int64_t iterations = pool->iterations, threads = pool->threads, share = divide_up(iterations, threads);
+  if (iterations <= 0) return pool->threads;
+  int64_t step = divide_up(share, TASKS_A_THREAD);
+  while (step > 1 && divide_up(divide_up(iterations, step), threads) * step * 50 > share * 51) step--;
+  return (int32_t)divide_up(iterations, step);
+}
+
+int32_t tvmconv_expect_iterations(int32_t iterations) {
+  if (current && !current->busy) current->pool->iterations = iterations;
+  return 0;
+}
+
 int tvmconv_launch(tvmconv_task task, void *data, int count) {
   worker *self = current;
   if (!self || self->busy || self->pool->threads == 1) return serial(task, data, count);
   tvmconv_pool *pool = self->pool;
   if (pool->spin) spread(pool);
-  publish(pool, task, data, count > 0 ? count : pool->threads);
-  run_share(pool, self);
+  publish(pool, task, data, count > 0 ? count : tasks_of_loop(pool));
+  pool->iterations = 0;
+  run_tasks(pool, self);
+  atomic_fetch_and(&pool->state, ~OPEN);
   await_workers(pool);
   int code = atomic_load_explicit(&pool->failed, memory_order_relaxed);
   if (code) {
@@ -222,7 +285,8 @@ static int start(tvmconv_pool *pool) {
 tvmconv_pool *tvmconv_pool_new(int threads) {
   void *memory = NULL;
   if (posix_memalign(&memory, TVMCONV_ALIGNMENT, sizeof(tvmconv_pool))) memory = NULL;
-  worker *workers = calloc((size_t)threads, sizeof(worker));
+  void *workers = NULL;
+  if (posix_memalign(&workers, TVMCONV_ALIGNMENT, (size_t)threads * sizeof(worker))) workers = NULL;
   if (!memory || !workers) {
     free(memory);
     free(workers);
@@ -237,7 +301,7 @@ tvmconv_pool *tvmconv_pool_new(int threads) {
   pool->avoided = -1;
   pool->owner = getpid();
   pool->workers = workers;
-  for (int i = 0; i < threads; i++) workers[i] = (worker){.pool = pool, .index = i};
+  for (int i = 0; i < threads; i++) pool->workers[i] = (worker){.pool = pool, .index = i};
   if (!start(pool)) return pool;
   free(workers);
   free(pool);
@@ -257,6 +321,7 @@ int tvmconv_pool_threads(const tvmconv_pool *pool) { return pool->threads; }
 int tvmconv_pool_enter(tvmconv_pool *pool, void **previous) {
   if (pool->owner != getpid()) { /* forked since: the child has only the thread that called fork */
     pool->running = 0;
+    atomic_store(&pool->state, 0);
     atomic_store(&pool->sleepers, 0);
     atomic_store(&pool->caller_sleeps, 0);
     pool->avoided = -1;
