@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 import tvmconv
 from tvmconv.accuracy import random_inputs
+from tvmconv.bench import ncnn_networks
 from tvmconv.bench.harness import difference
 from tvmconv.bench.layer import problem_to_onnx, read_problem
 from tvmconv.bench.model import load_bench_model, make_weights_constant
@@ -90,11 +92,44 @@ def test_a_library_computes_in_float32_where_it_could_choose_less(name: str) -> 
 
 
 @pytest.mark.parametrize("name", [n for n in INSTALLED if n not in ("onnxruntime", "openvino")])
-def test_single_layer_libraries_refuse_networks(name: str) -> None:
+def test_single_layer_libraries_refuse_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = problem_to_onnx(Problem.parse(PROBLEMS[0]))
     del model.metadata_props[:]
-    with pytest.raises(PeerRefusal, match="networks"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PeerRefusal, match=f"^{name}: .*networks"):
         PEERS[name].make(model, inputs, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import sys; print('first'); sys.exit('no such layer')", "network: no such layer$"),
+        ("pass", "network: exit code 0$"),
+        ("import time; time.sleep(60)", "did not end within 1 s$"),
+    ],
+)
+def test_what_the_converter_of_ncnn_does_not_convert_is_refused(
+    source: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "pnnx"
+    program.write_text(f"#!{sys.executable}\n{source}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(ncnn_networks, "_converter", lambda: program)
+    monkeypatch.setattr(ncnn_networks, "_LIMIT_S", 1)
+    model, _ = problem_to_onnx(Problem.parse(PROBLEMS[0]))
+    with pytest.raises(PeerRefusal, match=f"^ncnn: pnnx .*{told}"):
+        ncnn_networks.convert(model, tmp_path)
+
+
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("ncnn", "pnnx"))), reason="needs ncnn and pnnx"
+)
+def test_ncnn_runs_a_network() -> None:
+    model, inputs = problem_to_onnx(Problem.parse(PROBLEMS[0]), seed=3)
+    del model.metadata_props[:]
+    contender = PEERS["ncnn"].make(model, inputs, 1)
+    expected = ReferenceEvaluator(model).run(None, inputs)
+    assert difference([np.array(y) for y in contender.run()], expected) is None
 
 
 @pytest.mark.parametrize("name", [n for n in INSTALLED if n in ("onnxruntime", "openvino")])

@@ -1,7 +1,8 @@
-"""ncnn as a peer: single 2-D layers, written in its own param and bin format.
+"""ncnn as a peer: single 2-D layers, written in its own param and bin format, and networks.
 
-ncnn's Python package reads no ONNX (its converter is a package of its own), so the network is made
-here: an Input, the layer, and an activation where ncnn does not fuse it.
+ncnn's Python package reads no ONNX. The network of a layer is made here: an Input, the layer, and
+an activation where ncnn does not fuse it. Others are converted by
+:mod:`tvmconv.bench.ncnn_networks`.
 
 References
 ----------
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from tvmconv.bench import ncnn_networks
 from tvmconv.bench.harness import Contender
 from tvmconv.bench.layer import Arrays, read_problem
 from tvmconv.bench.peers import Inputs, PeerRefusal, load_library
@@ -48,22 +50,16 @@ IMPLIED = {"relu6": (0.0, 6.0), "hardswish": (1 / 6, 0.5)}
 
 
 def make_ncnn(model: onnx.ModelProto, inputs: Inputs, threads: int) -> Contender:
-    """Prepare a single layer in ncnn: all of its float32 algorithms, no float16 or bfloat16.
+    """Prepare a model in ncnn: all of its float32 algorithms, no float16 or bfloat16.
 
     Raises
     ------
     EnvironmentError_
         If ncnn is not installed.
     PeerRefusal
-        If the model is not one 2-D problem of batch 1, or ncnn has no equal layer.
+        If the model is of another batch than 1, a problem that ncnn has no equal layer for, or a
+        network that its converter does not convert, or that is not installed.
     """
-    found = read_problem(model)
-    if found is None:
-        raise PeerRefusal("ncnn: runs single problems only, not networks")
-    problem, constants = found
-    if problem.batch != 1 or problem.rank not in (0, 2):
-        raise PeerRefusal("ncnn: runs 2-D layers of batch 1")
-    text, weights = network(problem, constants)
     ncnn = load_library("ncnn")
     net = ncnn.Net()
     options = net.opt
@@ -71,23 +67,44 @@ def make_ncnn(model: onnx.ModelProto, inputs: Inputs, threads: int) -> Contender
     options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
     options.use_bf16_packed = options.use_bf16_storage = options.use_vulkan_compute = False
     with tempfile.TemporaryDirectory(prefix="tvmconv-ncnn-") as folder:
-        param, binary = Path(folder) / "layer.param", Path(folder) / "layer.bin"
-        param.write_text(text, encoding="ascii")
-        binary.write_bytes(weights)
+        param, binary = _files(model, Path(folder))
         if net.load_param(str(param)) or net.load_model(str(binary)):
-            raise PeerRefusal("ncnn: cannot load the layer")
-    x = np.ascontiguousarray(inputs["x"][0])
-    source = ncnn.Mat(x).clone()  # its rows are aligned as ncnn wants them
+            raise PeerRefusal("ncnn: cannot load what was made of the model")
+    for name, array in inputs.items():
+        if array.shape[0] != 1:
+            raise PeerRefusal(f"ncnn: {name}: runs batch 1")
+    # Its rows are aligned as ncnn wants them.
+    sources = [ncnn.Mat(np.ascontiguousarray(array[0])).clone() for array in inputs.values()]
+    shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.output]
 
     def run() -> list[npt.NDArray[Any]]:
         extractor = net.create_extractor()
-        extractor.input("x", source)
-        code, y = extractor.extract("y")
-        if code:
-            raise PeerRefusal(f"ncnn: extract failed with code {code}")
-        return [np.asarray(y).reshape(problem.output_shape)]
+        for k, source in enumerate(sources):
+            extractor.input(f"in{k}", source)
+        outputs = []
+        for k, shape in enumerate(shapes):
+            code, y = extractor.extract(f"out{k}")
+            if code:
+                raise PeerRefusal(f"ncnn: extract failed with code {code}")
+            outputs.append(np.asarray(y).reshape(shape))
+        return outputs
 
     return Contender("ncnn", run, net.clear, str(ncnn.__version__))
+
+
+def _files(model: onnx.ModelProto, folder: Path) -> tuple[Path, Path]:
+    """Write a model as ncnn's param and bin files, with inputs in0, in1, … and outputs out0, …."""
+    found = read_problem(model)
+    if found is None:
+        return ncnn_networks.convert(model, folder)
+    problem, constants = found
+    if problem.batch != 1 or problem.rank not in (0, 2):
+        raise PeerRefusal("ncnn: runs 2-D layers of batch 1")
+    text, weights = network(problem, constants)
+    param, binary = folder / "layer.param", folder / "layer.bin"
+    param.write_text(text, encoding="ascii")
+    binary.write_bytes(weights)
+    return param, binary
 
 
 def network(problem: Problem, constants: Arrays) -> tuple[str, bytes]:
@@ -99,20 +116,22 @@ def network(problem: Problem, constants: Arrays) -> tuple[str, bytes]:
         If ncnn has no equal layer.
     """
     kind, parameters, weights = _entry(problem, constants)
-    lines = ["Input input 0 1 x"]
+    lines = ["Input input 0 1 in0"]
     if not problem.activation:
-        lines.append(f"{kind} layer 1 1 x y {parameters}")
+        lines.append(f"{kind} layer 1 1 in0 out0 {parameters}")
     else:
         activation, values = activations.split(problem.activation)
         values = IMPLIED.get(activation.name, values)
         if weights and activation.name in FUSED:
             numbers = ",".join(f"{v:.9e}" for v in values)
             array = f" -23310={len(values)},{numbers}" if values else ""
-            lines.append(f"{kind} layer 1 1 x y {parameters} 9={FUSED[activation.name]}{array}")
+            lines.append(
+                f"{kind} layer 1 1 in0 out0 {parameters} 9={FUSED[activation.name]}{array}"
+            )
         else:
             numbers = " ".join(f"{i}={v:.9e}" for i, v in enumerate(values))
-            lines.append(f"{kind} layer 1 1 x linear {parameters}")
-            lines.append(f"{SEPARATE[activation.name]} activation 1 1 linear y {numbers}")
+            lines.append(f"{kind} layer 1 1 in0 linear {parameters}")
+            lines.append(f"{SEPARATE[activation.name]} activation 1 1 linear out0 {numbers}")
     count = len(lines)
     return "\n".join([str(PARAM_MAGIC), f"{count} {count}", *lines, ""]), weights
 
