@@ -138,13 +138,14 @@ def _product_cycles(
     data = size.channels * grouping.pixels * costs.BYTES
     close = target.caches.bytes_per_cycle(weights + data)
     memory = weights * (1 / weight_speed + (repeats - 1) / close) / repeats
-    # One product after the other: its data, once read, stay close for the other slots of the band,
-    # unless the band's sums drive them out.
+    # The products are computed one after the other. The data of one, once read, stay close for the
+    # other slots of the band, unless the band's sums drive them out.
     near, second = target.caches.bytes_per_cycle(near_bytes), target.caches.l2_bytes_per_cycle
     sum_bytes = size.elements * grouping.group * grouping.slots * size.lanes * costs.BYTES
     stay = not size.online and target.caches.bytes_per_cycle(sum_bytes) >= second
     uses = grouping.slots // grouping.register_slots if stay else 1
-    again = min(second, target.caches.bytes_per_cycle(near_bytes / size.elements + weights))
+    again = target.caches.bytes_per_cycle(near_bytes / size.elements + weights)
+    again = max(near, min(second, again))
     memory += data * (1 / near + (uses - 1) / again) / uses
     return count * costs.overlapped(compute + costs.TILE_CYCLES, memory)
 

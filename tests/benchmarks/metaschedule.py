@@ -27,7 +27,7 @@ from tvmconv.autoschedule.log import Database
 from tvmconv.autoschedule.measure.buffers import arguments
 from tvmconv.autoschedule.tasks import Task, extract
 from tvmconv.autoschedule.tuner import tune
-from tvmconv.codegen.kernels import build, prim_func, scheduled
+from tvmconv.codegen.kernels import compiled, prim_func, scheduled
 from tvmconv.kernel import KernelSpec
 from tvmconv.problem import Problem
 from tvmconv.target import Target, load_target
@@ -75,7 +75,7 @@ def seconds(func: Any, spec: KernelSpec, target: Target) -> float:
     constants = [rng.random(s, np.float32) for name, s in problem.inputs.items() if name != "x"]
     output = np.zeros(spec.output.buffer_shape, np.float32)
     arrays = [tvm.runtime.tensor(a) for a in (*arguments(spec, data, constants), output)]
-    module = build(func, "main", target)
+    module = compiled({"main": func}, target).mod
     once = float(module.time_evaluator("main", tvm.cpu(), number=1)(*arrays).mean)
     if once > _SLOW_S:
         return once

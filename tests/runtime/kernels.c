@@ -151,6 +151,16 @@ KERNEL(tasks) {
   return __TVMBackendParallelLaunch(count_task, tensor(arguments, 0)->data, 0);
 }
 
+/* y[0] = the number of tasks of a loop that has as many iterations as there are elements. */
+KERNEL(cut) {
+  (void)self, (void)result;
+  span s;
+  int code = check(arguments, count, &s);
+  if (code) return code;
+  tvmconv_expect_iterations((int32_t)s.elements);
+  return __TVMBackendParallelLaunch(count_task, s.y, 0);
+}
+
 static int failing_task(int32_t task, TVMParallelGroupEnv *env, void *data) {
   (void)data;
   return task + 1 == env->num_task ? fail("this kernel always fails", task) : 0;

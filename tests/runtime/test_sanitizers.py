@@ -24,10 +24,12 @@ from tvmconv.target import load_target
 
 #: Kernels that write what is not theirs.
 WRONG = """
+#include <unistd.h>
 #include "tvm_abi.h"
 extern int (*__TVMBackendParallelLaunch)(tvmconv_task, void *, int);
 #define KERNEL(name) int __tvm_ffi_##name(void *self, const TVMFFIAny *a, int32_t n, TVMFFIAny *r)
 static int task(int32_t i, TVMParallelGroupEnv *env, void *data) {
+  usleep(1000); /* until the others are awake */
   ++*(float *)data;
   return 0;
 }
@@ -120,7 +122,9 @@ def test_models_under_load_share_nothing_unguarded(
     sanitizer: str,
 ) -> None:
     """Three in one program: a generated kernel, hand-written ones, and one that always fails."""
-    chain = Model("chain", make_chain(["twice", "scratch"], 40_000), sources=[kernels_source])
+    chain = Model(
+        "chain", make_chain(["twice", "scratch", "held_up"], 40_000), sources=[kernels_source]
+    )
     fails = Model("bad", make_chain(["fails"]), sources=[kernels_source], fails="always fails")
     arrays = random_inputs(PROBLEM, 1)
     x = np.arange(40_000, dtype=np.float32)
@@ -132,7 +136,7 @@ def test_models_under_load_share_nothing_unguarded(
         _run(program, threads, callers, 40)
     y = np.fromfile(tmp_path / "net_out_0.raw", np.float32).reshape(PROBLEM.output_shape)
     np.testing.assert_allclose(y, PROBLEM.reference(arrays), rtol=1e-4, atol=1e-4)
-    assert (np.fromfile(tmp_path / "chain_out_0.raw", np.float32) == 2 * x + 1).all()
+    assert (np.fromfile(tmp_path / "chain_out_0.raw", np.float32) == 2 * x + 2).all()
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)

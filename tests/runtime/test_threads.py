@@ -56,6 +56,23 @@ def test_every_iteration_of_a_loop_runs_once(
             assert (m(x)[0] == x + 4).all()
 
 
+@pytest.mark.parametrize(
+    ("iterations", "threads", "tasks"),
+    [(1, 2, 1), (7, 2, 7), (34, 2, 34), (36, 2, 18), (3137, 2, 32), (3137, 7, 126), (3137, 1, 1)],
+)
+def test_an_announced_loop_is_cut_into_tasks_that_end_together(
+    build: Build,
+    make_chain: Callable[..., Plan],
+    tmp_path: Path,
+    iterations: int,
+    threads: int,
+    tasks: int,
+) -> None:
+    x = np.zeros(iterations, np.float32)
+    with load(build(tmp_path / "m.so", make_chain(["cut"], iterations)), threads) as module:
+        assert module(x)[0][0] == tasks
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("iterations", [1, 2, 34, 3137])
 def test_a_thread_that_is_held_up_has_its_work_done_by_others(

@@ -38,6 +38,8 @@ def convert(model: onnx.ModelProto, folder: Path) -> tuple[Path, Path]:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise PeerRefusal(f"ncnn: pnnx did not end within {_LIMIT_S} s") from None
+    except OSError as error:
+        raise PeerRefusal(f"ncnn: pnnx cannot be started: {error.strerror}") from None
     files = folder / "network.ncnn.param", folder / "network.ncnn.bin"
     if done.returncode or not all(file.is_file() for file in files):
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

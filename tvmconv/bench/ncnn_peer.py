@@ -71,7 +71,7 @@ def make_ncnn(model: onnx.ModelProto, inputs: Inputs, threads: int) -> Contender
         if net.load_param(str(param)) or net.load_model(str(binary)):
             raise PeerRefusal("ncnn: cannot load what was made of the model")
     for name, array in inputs.items():
-        if array.shape[0] != 1:
+        if array.shape[:1] != (1,):
             raise PeerRefusal(f"ncnn: {name}: runs batch 1")
     # Its rows are aligned as ncnn wants them.
     sources = [ncnn.Mat(np.ascontiguousarray(array[0])).clone() for array in inputs.values()]

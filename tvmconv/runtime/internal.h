@@ -65,11 +65,11 @@ int tvmconv_pool_threads(const tvmconv_pool *pool);
 int tvmconv_pool_enter(tvmconv_pool *pool, void **previous);
 void tvmconv_pool_leave(void *previous);
 
-/* Kernels call it before they launch a parallel loop: how many iterations that has. Returns 0. */
+/* Called before a parallel loop is launched: how many iterations it has. Returns 0. */
 int32_t tvmconv_expect_iterations(int32_t iterations);
 
-/* Run task(0..count-1) on the current pool, each once, on any thread; count <= 0: one for each iteration of the loop, or
- * for several; of a loop of unknown length one a thread.
+/* Run task(0..count-1) on the current pool, each once, on any thread; count <= 0: one for each iteration of the loop
+ * that was announced, or for several; one a thread if none was.
  * Inside a task, or without a current pool, the caller runs everything itself. Returns 0 or a task's code. */
 int tvmconv_launch(tvmconv_task task, void *data, int count);
 tvmconv_workspace *tvmconv_current_workspace(void); /* NULL outside enter/leave */

@@ -248,8 +248,10 @@ static int run_pieces(int32_t task, TVMParallelGroupEnv *env, void *data) {
 
 static int dispatch(tvmconv_task task, void *data, int64_t bytes) {
   TVMParallelGroupEnv alone = {NULL, 1};
+  if (bytes < PARALLEL_BYTES) return task(0, &alone, data);
   int64_t pieces = bytes / PIECE_BYTES;
-  return bytes < PARALLEL_BYTES ? task(0, &alone, data) : tvmconv_launch(task, data, pieces < 64 ? (int)pieces : 64);
+  tvmconv_expect_iterations(pieces < INT32_MAX ? (int32_t)pieces : INT32_MAX);
+  return tvmconv_launch(task, data, 0);
 }
 
 static int run_layout(job *j) {

@@ -41,7 +41,7 @@
 #endif
 
 typedef struct {
-  _Alignas(64) _Atomic uint64_t tasks; /* not begun: the first above, the end below */
+  _Alignas(64) _Atomic uint64_t tasks; /* not begun: the first in the upper half, the end in the lower */
   _Alignas(64) tvmconv_pool *pool;
   pthread_t thread;
   int index;
@@ -165,14 +165,24 @@ static void run_tasks(tvmconv_pool *pool, worker *self) {
   self->busy = 0;
 }
 
+/* Whether there was still a job to join. */
+static int join(tvmconv_pool *pool) {
+  uint32_t state = atomic_load(&pool->state);
+  do
+    if (!(state & OPEN)) return 0;
+  while (!atomic_compare_exchange_weak(&pool->state, &state, state + 1));
+  return 1;
+}
+
 static void *worker_main(void *argument) {
   worker *self = argument;
   tvmconv_pool *pool = self->pool;
   current = self;
   for (;;) {
     await_job(pool, self);
-    int open = (atomic_fetch_add(&pool->state, 1) & OPEN) != 0, end = open && !pool->task;
-    if (open && !end) run_tasks(pool, self);
+    if (!join(pool)) continue;
+    int end = !pool->task;
+    if (!end) run_tasks(pool, self);
     if (atomic_fetch_sub(&pool->state, 1) == 1 && atomic_load(&pool->caller_sleeps))
       futex(&pool->state, FUTEX_WAKE, 1);
     if (end) return NULL;
@@ -218,8 +228,8 @@ static void spread(tvmconv_pool *pool) {
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* How many tasks a parallel loop is cut into. All have as many iterations but the last: TASKS_A_THREAD of them, or more
- * where the threads' shares would differ by over 2%. */
+/* How many tasks the announced loop is cut into. All have as many iterations but the last: at most TASKS_A_THREAD a
+ * thread, or more where the threads' shares would differ by over 2%. One a thread if none was announced. */
 static int32_t tasks_of_loop(const tvmconv_pool *pool) {
   int64_t iterations = pool->iterations, threads = pool->threads, share = divide_up(iterations, threads);
   if (iterations <= 0) return pool->threads;
@@ -237,9 +247,16 @@ int tvmconv_launch(tvmconv_task task, void *data, int count) {
   worker *self = current;
   if (!self || self->busy || self->pool->threads == 1) return serial(task, data, count);
   tvmconv_pool *pool = self->pool;
-  if (pool->spin) spread(pool);
-  publish(pool, task, data, count > 0 ? count : tasks_of_loop(pool));
+  int tasks = count > 0 ? count : tasks_of_loop(pool);
   pool->iterations = 0;
+  if (tasks == 1) {
+    self->busy = 1;
+    int code = serial(task, data, 1);
+    self->busy = 0;
+    return code;
+  }
+  if (pool->spin) spread(pool);
+  publish(pool, task, data, tasks);
   run_tasks(pool, self);
   atomic_fetch_and(&pool->state, ~OPEN);
   await_workers(pool);
@@ -286,7 +303,7 @@ tvmconv_pool *tvmconv_pool_new(int threads) {
   void *memory = NULL;
   if (posix_memalign(&memory, TVMCONV_ALIGNMENT, sizeof(tvmconv_pool))) memory = NULL;
   void *workers = NULL;
-  if (posix_memalign(&workers, TVMCONV_ALIGNMENT, (size_t)threads * sizeof(worker))) workers = NULL;
+  if ((size_t)threads > SIZE_MAX / sizeof(worker) || posix_memalign(&workers, TVMCONV_ALIGNMENT, (size_t)threads * sizeof(worker))) workers = NULL;
   if (!memory || !workers) {
     free(memory);
     free(workers);
@@ -329,6 +346,7 @@ int tvmconv_pool_enter(tvmconv_pool *pool, void **previous) {
     if (code) return code;
     pool->owner = getpid();
   }
+  pool->iterations = 0;
   *previous = current;
   current = &pool->workers[0];
   return 0;
