@@ -141,15 +141,49 @@ def test_shape_and_dtype_must_be_the_problems() -> None:
 
 
 def test_mostly_zeros_do_not_count() -> None:
-    # Nine in ten outputs of this one see padding only.
-    problem = Problem.parse("conv1d:1x1x2:4x1:padding=10")
-    trial = accuracy.trial(problem, 0)
-    report = trial.check(right(trial))
+    problem = Problem.parse("conv1d:1x1x9:4x1")
+    arrays = accuracy.random_inputs(problem, 0)
+    arrays["x"][:, :, 2:] = 0
+    reference, magnitude = problem.reference(arrays), problem.magnitude(arrays)
+    got = reference.astype(np.float32)
+    report = accuracy.check(problem, got, reference, magnitude)
     assert (report.status, report.passed) == ("inconclusive", False)
-    assert "of the reference is zero, the check does not count" in report.message
-    wrong = right(trial)
-    wrong[0, 0, 0] = 1
-    assert trial.check(wrong).status == "wrong"
+    assert "78% of the reference is zero, the check does not count" in report.message
+    got[0, 0, 0] = 1
+    assert accuracy.check(problem, got, reference, magnitude).status == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("problem", "reached"),
+    [
+        ("conv1d:1x1x2:4x1:padding=10", 8),
+        ("conv1d:1x1x2:4x1:padding=10:activation=relu", 8),
+        ("conv2d:1x1x1x1:2x1x1:padding=4", 2),
+        ("conv2d_transpose:1x3x5x7:5x1x1:stride=3", 175),
+        ("qconv1d:1x4x2:4x1:padding=10:zero_point=3", 8),
+        ("conv1d:1x1x3:1x1:padding=20:stride=50", 0),
+    ],
+)
+def test_zeros_of_padding_are_compared_but_not_counted(problem: str, reached: int) -> None:
+    trial = accuracy.trial(Problem.parse(problem))
+    assert trial.reached is not None
+    assert np.count_nonzero(trial.reached) == reached
+    y = trial.reference.astype(trial.problem.dtypes["output"])
+    assert trial.check(y).passed
+    assert trial.check(trial.poisoned_output()).status == "wrong"
+    if reached:
+        assert trial.check(np.zeros_like(y)).status == "wrong"
+    y[~trial.reached] = 1
+    assert trial.check(y).status == "wrong"
+
+
+def test_arrays_that_are_given_are_not_drawn() -> None:
+    problem = Problem.parse("dense:1x3:1:activation=relu")
+    weight = np.float32([[-1, -2, -3]])
+    for seed in range(8):
+        trial = accuracy.trial(problem, seed, fixed={"weight": weight})
+        assert trial.arrays["weight"] is weight
+        assert trial.reference > 0
 
 
 def test_draws_count_even_after_a_relu() -> None:
@@ -226,6 +260,9 @@ def test_network_tolerance() -> None:
     report = accuracy.check_network(got, reference)
     assert (report.status, report.index) == ("wrong", (1,))
     assert accuracy.check_network(reference[:2], reference).status == "wrong"
+    sparse = np.zeros(20, np.float32)
+    sparse[3] = 1
+    assert accuracy.check_network(sparse, sparse).passed
     zeros = np.zeros(8, np.float32)
     assert accuracy.check_network(zeros, zeros).status == "inconclusive"
 

@@ -65,4 +65,14 @@ def test_written_as_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert onnx.load(files[1]) == again
     assert block_model("tcn", small=True, seed=1) != again
     (tmp_path / "file").touch()
-    assert main([str(tmp_path / "file"), "lenet"]) == 4
+    capsys.readouterr()
+    for arguments, why in [
+        ([str(tmp_path / "file"), "lenet"], "file' is a file"),
+        ([str(tmp_path / "new"), "lenets"], "'lenets' is not one of"),
+        ([], "Missing argument 'DIRECTORY'"),
+    ]:
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert error.startswith("python -m tvmconv.blocks: ")
+        assert why in error

@@ -418,9 +418,9 @@ def test_cases_of_onnx(
             "attribute 'kernel_shape' [2, 2] disagrees with the weight's [3, 3]",
         ),
         ("output_padding=[1,1]", "output_padding must be less than the stride 1"),
-        ("pads=[5,5,5,5]", "padding leaves an output of size 0 on axis 0"),
-        ('auto_pad="SAME_UPPER", strides=[5,5]', "padding is ambiguous in ONNX"),
-        ("output_shape=[99,99]", "output_shape is ambiguous in ONNX"),
+        ("pads=[5,5,5,5]", "padding leaves an output of size 0 on spatial axis 0"),
+        ('auto_pad="SAME_UPPER", strides=[5,5]', "padding asks for 40 elements"),
+        ("output_shape=[99,99]", "output_shape asks for 99 elements"),
         ("dilation=[1,1]", "unknown attribute 'dilation'"),
     ],
 )

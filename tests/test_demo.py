@@ -157,7 +157,9 @@ class Fakes:
         return Module()
 
     def verify(self, model: onnx.ModelProto, **options: Any) -> Any:
-        return SimpleNamespace(ok=self.right, outputs=[SimpleNamespace(ratio=0.25)])
+        return SimpleNamespace(
+            ok=self.right, outputs=[SimpleNamespace(ratio=0.25)], fault="a fault"
+        )
 
 
 @pytest.fixture
@@ -206,7 +208,7 @@ def test_wrong_accuracy_is_an_error(demo: Callable[..., str]) -> None:
 
 
 def test_failed_verification_is_an_error(demo: Callable[..., str]) -> None:
-    with pytest.raises(VerificationError, match="digits: the output differs"):
+    with pytest.raises(VerificationError, match="digits: a fault"):
         demo(Fakes(right=False))
 
 

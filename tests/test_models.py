@@ -11,7 +11,7 @@ import pytest
 
 from tests.onnx_models import judged, normal
 from tvmconv import models
-from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.errors import InputError
 from tvmconv.frontend import drop_final_softmax, load
 from tvmconv.graph.evaluate import evaluate, trace
 from tvmconv.models import light_model, light_models, light_path, resolve
@@ -133,5 +133,5 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert models.main([str(folder), "light_nothing"]) == InputError.exit_code
     assert "no light network 'light_nothing'" in capsys.readouterr().err
     (tmp_path / "file").touch()
-    assert models.main([str(tmp_path / "file")]) == EnvironmentError_.exit_code
+    assert models.main([str(tmp_path / "file")]) == InputError.exit_code
     assert capsys.readouterr().err.count("\n") == 1

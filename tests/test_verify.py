@@ -98,6 +98,59 @@ def test_zeros_do_not_count_as_verified() -> None:
     assert "zero" in check.message
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "conv2d_transpose:1x3x5x7:5x1x1:stride=3",
+        "conv2d:1x3x1x1:4x3x3:padding=6",
+        "conv1d_transpose:1x3x9:5x2:stride=11",
+        "conv1d:1x1x3:1x1:padding=20:stride=50",
+        "dense:1x3:1:activation=relu",
+    ],
+)
+def test_zeros_that_the_problem_makes_are_right(problem: str) -> None:
+    assert tvmconv.verify(problem).outputs[0].status == "right"
+
+
+def sparse(slope: float) -> onnx.ModelProto:
+    """Few elements of a border of zeros, or none."""
+    nodes = [
+        helper.make_node("Mul", ["x", "slope"], ["a"]),
+        helper.make_node("Pad", ["a", "pads"], ["y"], "border"),
+    ]
+    given = [
+        numpy_helper.from_array(np.float32(slope), "slope"),
+        numpy_helper.from_array(np.array([0, 0, 9, 9, 0, 0, 9, 9]), "pads"),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 2, 3, 3]), ("y", [1, 2, 21, 21]))
+    ]
+    graph = helper.make_graph(nodes, "sparse", values[:1], values[1:], given)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_network_may_have_few_elements_that_are_not_zero() -> None:
+    assert tvmconv.verify(sparse(2.0)).ok
+
+
+def test_a_network_of_zeros_is_neither_right_nor_wrong() -> None:
+    report = tvmconv.verify(sparse(0.0), bisect=True)
+    (check,) = report.outputs
+    assert (report.ok, check.status, report.first_wrong) == (False, "inconclusive", "")
+    assert "too few elements" in report.fault
+
+
+def test_outputs_that_are_not_written_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvmconv.runtime import loader
+
+    monkeypatch.setattr(loader.Module, "_run", lambda _, arrays, out, function: list(out))
+    for model in (PROBLEM, sparse(2.0)):
+        report = tvmconv.verify(model)
+        assert report.outputs[0].status == "wrong"
+        assert report.fault == "the output differs from the reference"
+
+
 def test_the_oracle_takes_explicit_zeros() -> None:
     x = np.random.default_rng(0).standard_normal((1, 6, 2, 2)).astype(np.float32)
     node = helper.make_node("LRN", ["x"], ["y"], size=3, bias=0.0, alpha=1.0, beta=0.5)

@@ -25,6 +25,7 @@ from math import prod, sqrt
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from tvmconv.errors import InputError
 from tvmconv.layout import HALVES
@@ -32,6 +33,8 @@ from tvmconv.ops import Array, Float64, activation
 from tvmconv.ops.options import BYTE_DTYPES, DTYPES
 from tvmconv.problem import Problem
 
+Mask = npt.NDArray[np.bool_]
+Status = Literal["right", "wrong", "inconclusive"]
 #: What Winograd's transforms F(m, 3) add to c; its relative L2 error is limited too.
 WINOGRAD = {"winograd2": 16.0, "winograd4": 64.0, "winograd6": 384.0, "winograd4_online": 64.0}
 WINOGRAD_L2 = 2e-5
@@ -47,8 +50,8 @@ QUANTISED_L2 = 0.05
 _HALVES_GAIN, _HALVES_SPREAD = 4.0, 8.0
 #: Roundings that an activation may take, in units of u.
 _ACTIVATION_ROUNDINGS = 8
-#: A reference counts if at least this share of it is not zero; relu alone makes half of it zero.
-_NONZERO_SHARE = 0.25
+#: A reference counts if this share of what can differ from zero does; relu alone takes half of it.
+NONZERO_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class AccuracyReport:
     Attributes
     ----------
     status : {"right", "wrong", "inconclusive"}
-        Inconclusive if the reference is mostly zeros, so that an untouched output could pass.
+        Inconclusive if the reference is mostly zeros where it need not be: what computes nothing
+        could pass.
     ratio : float
         The largest error over its bound; at most 1 if right, infinite if it has no number.
     index : tuple of int or None
@@ -67,7 +71,7 @@ class AccuracyReport:
         One line.
     """
 
-    status: Literal["right", "wrong", "inconclusive"]
+    status: Status
     ratio: float
     index: tuple[int, ...] | None
     message: str
@@ -139,6 +143,7 @@ def check(
     reference: Float64,
     magnitude: Float64,
     algorithm: str | None = None,
+    reached: Mask | None = None,
 ) -> AccuracyReport:
     """Compare an output with its reference by the module's formula.
 
@@ -149,10 +154,12 @@ def check(
         The output, in the problem's shape and dtype; otherwise it is wrong.
     reference, magnitude, algorithm
         As for :func:`error_bound`.
+    reached : ndarray of bool, optional
+        Which elements can differ from zero; all if left out.
     """
     algorithm = algorithm or algorithm_of(problem)
     bound = error_bound(problem, reference, magnitude, algorithm)
-    report = _compare(got, reference, bound, problem.dtypes["output"])
+    report = _compare(got, reference, bound, problem.dtypes["output"], reached)
     if report.passed and algorithm in WINOGRAD:
         norm = float(np.linalg.norm(reference)) or 1.0
         share = float(np.linalg.norm(got - reference)) / norm
@@ -162,10 +169,12 @@ def check(
     return report
 
 
-def check_exact(problem: Problem, got: Array, reference: Float64) -> AccuracyReport:
+def check_exact(
+    problem: Problem, got: Array, reference: Float64, reached: Mask | None = None
+) -> AccuracyReport:
     """Compare an output of :func:`integer_inputs` with its reference, which it has to equal.
 
-    A half is rounded once, when the sum is stored.
+    A half is rounded once, when the sum is stored. ``reached`` is that of :func:`check`.
 
     Raises
     ------
@@ -177,15 +186,19 @@ def check_exact(problem: Problem, got: Array, reference: Float64) -> AccuracyRep
     dtype = problem.dtypes["output"]
     with np.errstate(over="ignore"):
         rounded = reference.astype(dtype).astype(np.float64) if dtype in HALVES else reference
-    return _compare(got, rounded, np.zeros_like(reference), dtype)
+    return _compare(got, rounded, np.zeros_like(reference), dtype, reached)
 
 
 def check_network(
     got: Array, reference: Array, rtol: float = NETWORK_RTOL, atol: float = NETWORK_ATOL
 ) -> AccuracyReport:
-    """Compare an output of a whole network: ``|got - y| <= atol + rtol·|y|``."""
+    """Compare an output of a whole network: ``|got - y| <= atol + rtol·|y|``.
+
+    A network may make any of its outputs zero, but not all: that is inconclusive.
+    """
     expected = np.asarray(reference, np.float64)
-    return _compare(got, expected, atol + rtol * np.abs(expected), str(reference.dtype))
+    bound = atol + rtol * np.abs(expected)
+    return _compare(got, expected, bound, str(reference.dtype), _nonzero(expected))
 
 
 def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> AccuracyReport:
@@ -210,7 +223,7 @@ def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> Ac
     share = _HALVES_GAIN * roundoff * sqrt(max(roundings, 1))
     rms = float(np.sqrt(np.mean(np.square(wide)))) if wide.size else 0.0
     bound = share * (np.abs(wide) + _HALVES_SPREAD * rms)
-    report = _compare(got, wide, bound, str(got.dtype))
+    report = _compare(got, wide, bound, str(got.dtype), _nonzero(wide))
     norm = float(np.linalg.norm(got.astype(np.float64) - wide)) / (rms * sqrt(wide.size) or 1.0)
     if report.passed and norm > share:
         message = f"relative L2 error {norm:.2e} is over {share:.2e}"
@@ -218,7 +231,21 @@ def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> Ac
     return report
 
 
-def _compare(got: Array, reference: Float64, bound: Float64, dtype: str) -> AccuracyReport:
+def _nonzero(reference: Float64) -> Mask | None:
+    """What a network makes other than zero, if that is anything."""
+    mask = reference != 0
+    return mask if mask.any() else None
+
+
+def counts(reference: Float64, reached: Mask | None) -> bool:
+    """Whether enough of a reference differs from zero, of what can."""
+    can = reference.size if reached is None else np.count_nonzero(reached)
+    return bool(np.count_nonzero(reference) >= NONZERO_SHARE * can)
+
+
+def _compare(
+    got: Array, reference: Float64, bound: Float64, dtype: str, reached: Mask | None
+) -> AccuracyReport:
     """Find the element whose error is the largest multiple of its bound."""
     if got.shape != reference.shape or str(got.dtype) != dtype:
         message = f"output is {got.dtype} {got.shape}, not {dtype} {reference.shape}"
@@ -239,8 +266,8 @@ def _compare(got: Array, reference: Float64, bound: Float64, dtype: str) -> Accu
     if wrong:
         message = f"{found}; {wrong} of {got.size} elements are wrong"
         return AccuracyReport("wrong", ratio, index, message)
-    share = np.count_nonzero(reference) / reference.size
-    if share < _NONZERO_SHARE:
+    if not counts(reference, reached):
+        share = np.count_nonzero(reference) / reference.size
         message = f"{1 - share:.0%} of the reference is zero, the check does not count"
         return AccuracyReport("inconclusive", ratio, index, message)
     return AccuracyReport("right", ratio, index, found)
@@ -338,6 +365,9 @@ class Trial:
     reference, magnitude : ndarray of float64
     exact : bool
         Whether the inputs are integers for exact comparison.
+    reached : ndarray of bool or None
+        Which elements differed from zero in any draw, if one was not enough: where padding alone
+        makes the others zero, they are compared, but do not count.
     """
 
     problem: Problem
@@ -345,6 +375,7 @@ class Trial:
     reference: Float64
     magnitude: Float64
     exact: bool = False
+    reached: Mask | None = None
 
     def check(self, got: Array, algorithm: str | None = None) -> AccuracyReport:
         """Compare an output: exactly if so drawn and the algorithm is direct, else by the bound.
@@ -352,8 +383,8 @@ class Trial:
         The integers that are drawn are so small that TF32 has them all.
         """
         if self.exact and (algorithm or algorithm_of(self.problem)) in _DIRECT:
-            return check_exact(self.problem, got, self.reference)
-        return check(self.problem, got, self.reference, self.magnitude, algorithm)
+            return check_exact(self.problem, got, self.reference, self.reached)
+        return check(self.problem, got, self.reference, self.magnitude, algorithm, self.reached)
 
     def poisoned_output(self) -> Array:
         """An output array of NaN, or large integers, so that what a kernel leaves out is seen."""
@@ -362,7 +393,13 @@ class Trial:
         return np.full(self.problem.output_shape, poison, dtype)
 
 
-def trial(problem: Problem, seed: int = 0, exact: bool = False, attempts: int = 16) -> Trial:
+def trial(
+    problem: Problem,
+    seed: int = 0,
+    exact: bool = False,
+    attempts: int = 16,
+    fixed: Mapping[str, Array] | None = None,
+) -> Trial:
     """Draw inputs whose reference counts: few small outputs can all be zero after a relu.
 
     Parameters
@@ -370,13 +407,23 @@ def trial(problem: Problem, seed: int = 0, exact: bool = False, attempts: int = 
     exact : bool
         Draw integers; the problem must be :func:`is_exact`.
     attempts : int
-        How many draws to make before giving up; the last is returned even if it does not count
-        (its check is then inconclusive), which happens where padding alone makes most outputs.
+        How many draws to make before taking the one of the fewest zeros. What is zero in all of
+        them is so by the problem, not by the draw.
+    fixed : mapping, optional
+        Arrays that are given, and not drawn.
     """
     draw = integer_inputs if exact else random_inputs
+    reached = np.zeros(problem.output_shape, np.bool_)
+    best: tuple[int, dict[str, Array], Float64] | None = None
     for attempt in range(attempts):
-        arrays = draw(problem, seed + attempt * 1_000_003)
+        arrays = {**draw(problem, seed + attempt * 1_000_003), **(fixed or {})}
         reference = problem.reference(arrays)
-        if np.count_nonzero(reference) >= _NONZERO_SHARE * reference.size:
-            break
-    return Trial(problem, arrays, reference, problem.magnitude(arrays), exact)
+        if counts(reference, None):
+            return Trial(problem, arrays, reference, problem.magnitude(arrays), exact)
+        reached |= reference != 0
+        found = int(np.count_nonzero(reference))
+        if best is None or found > best[0]:
+            best = found, arrays, reference
+    assert best is not None, "at least one attempt"
+    _, arrays, reference = best
+    return Trial(problem, arrays, reference, problem.magnitude(arrays), exact, reached)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-
-from tvmconv.errors import EnvironmentError_
 
 if TYPE_CHECKING:
     import onnx
@@ -193,15 +189,3 @@ def _window(rank: int, stride: Ints, pad: Ints) -> dict[str, Any]:
     steps = stride if isinstance(stride, tuple) else (stride,) * rank
     pads = pad if isinstance(pad, tuple) else (pad,) * (2 * rank)
     return {"strides": list(steps), "pads": list(pads)}
-
-
-def write(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(model.SerializeToString())
-        temporary.replace(path)
-    except OSError as error:
-        raise EnvironmentError_(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,15 +6,16 @@ sizes for tests. Each is compiled, verified and timed as any other ONNX file.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvmconv.block_maker import BlockMaker, write
-from tvmconv.errors import EnvironmentError_, TvmconvError
+import click
+
+from tvmconv.block_maker import BlockMaker
+from tvmconv.files import write_models
 
 if TYPE_CHECKING:
     import onnx
@@ -232,28 +233,21 @@ def block_model(name: str, small: bool = False, seed: int = 0) -> onnx.ModelProt
     return maker.model(name, block.build(maker, "x"))
 
 
+@click.command("python -m tvmconv.blocks")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(list(BLOCKS)))
+@click.option("--small", is_flag=True, help="In sizes for tests.")
+@click.option("--seed", type=int, default=0, help="Of the weights.")
+def command(directory: Path, names: Sequence[str], small: bool, seed: int) -> None:
+    """Write blocks of networks as ONNX files: all, or those that are named."""
+    write_models(directory, names or list(BLOCKS), lambda name: block_model(name, small, seed))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write blocks of networks as ONNX files; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tvmconv.blocks", description=main.__doc__)
-    parser.add_argument("directory", type=Path)
-    names = list(BLOCKS)
-    parser.add_argument("names", nargs="*", default=names, metavar="NAME", choices=[*names, names])
-    parser.add_argument("--small", action="store_true", help="in sizes for tests")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    try:
-        options.directory.mkdir(parents=True, exist_ok=True)
-        for name in options.names:
-            path = options.directory / f"{name}.onnx"
-            write(block_model(name, options.small, options.seed), path)
-            print(path)
-    except TvmconvError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {options.directory}: {error.strerror}", file=sys.stderr)
-        return EnvironmentError_.exit_code
-    return 0
+    """Run the command; returns the exit code."""
+    from tvmconv import cli
+
+    return cli.main(arguments, command)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ vanish nor explode. ``python -m tvmconv.models DIR`` writes the nine files.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import click
 import numpy as np
 import numpy.typing as npt
 
-from tvmconv.errors import EnvironmentError_, InputError, TvmconvError
+from tvmconv.errors import EnvironmentError_, InputError
+from tvmconv.files import write_models
 
 if TYPE_CHECKING:
     import onnx
@@ -224,40 +224,26 @@ def _set_batch(graph: onnx.GraphProto, batch: int) -> None:
             constants[node.input[1]].CopyFrom(numpy_helper.from_array(shape, node.input[1]))
 
 
-def _write(model: Any, path: Path) -> None:
-    """Write a model whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(model.SerializeToString())
-        temporary.replace(path)
-    except OSError as error:
-        raise EnvironmentError_(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+@click.command("python -m tvmconv.models")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--weights", type=click.Choice(["random", "constant"]), default="random")
+@click.option("--seed", type=int, default=0, help="Of the random weights.")
+@click.option("--batch", type=int, help="Instead of the model's own.")
+def command(
+    directory: Path, names: Sequence[str], weights: str, seed: int, batch: int | None
+) -> None:
+    """Write the light networks as ONNX files: all, or those that are named."""
+    write_models(
+        directory, names or list(_NAMES), lambda name: light_model(name, weights, seed, batch)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the light networks as files; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tvmconv.models", description=main.__doc__)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("names", nargs="*", default=list(_NAMES), metavar="NAME")
-    parser.add_argument("--weights", choices=("random", "constant"), default="random")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int)
-    options = parser.parse_args(arguments)
-    try:
-        options.directory.mkdir(parents=True, exist_ok=True)
-        for name in options.names:
-            path = options.directory / f"{name}.onnx"
-            _write(light_model(name, options.weights, options.seed, options.batch), path)
-            print(path)
-    except TvmconvError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {options.directory}: {error.strerror}", file=sys.stderr)
-        return EnvironmentError_.exit_code
-    return 0
+    """Run the command; returns the exit code."""
+    from tvmconv import cli
+
+    return cli.main(arguments, command)
 
 
 if __name__ == "__main__":

@@ -77,13 +77,15 @@ def _tvmconv() -> None:
     """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, command: click.Command = _tvmconv) -> int:
     """Run the command line.
 
     Parameters
     ----------
     argv : sequence of str or None
         Arguments without the program's name; None for those of the process.
+    command : click.Command
+        Another program than ``tvmconv``.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signals: list[int] = []
     try:
         with _noting_signals(signals):
-            code = _invoke(sys.argv[1:] if argv is None else list(argv), state)
+            code = _invoke(command, sys.argv[1:] if argv is None else list(argv), state)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nothing is above this
         if state.debug:
@@ -138,10 +140,11 @@ def _noting_signals(signals: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _invoke(arguments: list[str], state: State) -> int:
+def _invoke(command: click.Command, arguments: list[str], state: State) -> int:
+    name = "tvmconv" if command is _tvmconv else command.name
     try:
-        with _tvmconv.make_context("tvmconv", arguments, obj=state) as context:
-            _tvmconv.invoke(context)
+        with command.make_context(name, arguments, obj=state) as context:
+            command.invoke(context)
     except click.exceptions.Exit as done:
         return done.exit_code
     return 0

@@ -14,6 +14,7 @@ from tvmconv.cli._output import print_json, print_table
 def command(as_json: bool) -> None:
     """List the operators, and the ONNX operators they stand for."""
     from tvmconv.ops import operators
+    from tvmconv.ops.canonical import names_of
 
     known = list(operators().values())
     if as_json:
@@ -33,10 +34,10 @@ def command(as_json: bool) -> None:
     rows = [
         (
             operator.name,
-            " ".join(f"{rank}d" for rank in operator.ranks),
+            names_of(operator.name) if operator.family else "",
             ", ".join(sorted(operator.onnx)),
             operator.summary,
         )
         for operator in known
     ]
-    print_table(("operator", "ranks", "ONNX", "what it computes"), rows)
+    print_table(("operator", "problem", "ONNX", "what it computes"), rows)

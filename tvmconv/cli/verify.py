@@ -69,4 +69,4 @@ def command(
     else:
         show(report.table())
     if not report.ok:
-        raise VerificationError(f"{model}: the output differs from the reference")
+        raise VerificationError(f"{model}: {report.fault}")

@@ -128,7 +128,7 @@ def _build(
     say(f"   compiled in {seconds:.1f} s: {path} ({size / 1e6:.1f} MB)")
     report = verify(proto, target=target, threads=threads)
     if not report.ok:
-        raise VerificationError(f"{name}: the output differs from NumPy's")
+        raise VerificationError(f"{name}: {report.fault}")
     worst = max(check.ratio for check in report.outputs)
     say(f"   verified against NumPy: largest error {worst:.0%} of what is allowed")
     return _Built(name, proto, path)

@@ -77,7 +77,10 @@ int main(int argc, char **argv) {
   const void **from = memory(inputs * sizeof *from);
   void **to = memory(outputs * sizeof *to);
   for (size_t i = 0; i < inputs; at += wire_aligned((size_t)header[2 + i++])) from[i] = data + at;
-  for (size_t i = 0; i < outputs; i++) to[i] = memory((size_t)header[2 + inputs + i]);
+  for (size_t i = 0; i < outputs; i++) {
+    size_t size = (size_t)header[2 + inputs + i];
+    to[i] = memset(memory(size), 0xff, size); /* no number: what the model leaves out is seen */
+  }
 
   tvmconv_model *model;
   double start = wire_now();

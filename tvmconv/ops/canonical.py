@@ -44,6 +44,15 @@ def text_name(op: str, rank: int) -> str:
     return f"{stem}{rank}d{op.removeprefix(stem)}"
 
 
+def names_of(op: str) -> str:
+    """How the texts of an operator's problems begin, in one word: ``conv{1,2,3}d_transpose``."""
+    ranks = ops.get(op).ranks
+    if not ranks:
+        return op
+    every = "{" + ",".join(map(str, ranks)) + "}d"
+    return text_name(op, ranks[0]).replace(f"{ranks[0]}d", every)
+
+
 def split(text: str) -> tuple[str, Shape, Shape, tuple[tuple[str, str], ...]]:
     """Take a problem's text apart: operator, input and filter sizes, options.
 
@@ -55,8 +64,8 @@ def split(text: str) -> tuple[str, Shape, Shape, tuple[tuple[str, str], ...]]:
     name, *fields = text.split(":")
     names = problem_names()
     if name not in names:
-        known = (f"{op}Nd" if rank else op for op, rank in names.values())
-        hint = ops.nearest(name, names) or f"; known are {', '.join(dict.fromkeys(known))}"
+        known = dict.fromkeys(names_of(op) for op, _ in names.values())
+        hint = ops.nearest(name, names) or f"; known are {', '.join(known)}"
         raise InputError(f"{shortened(text)}: unknown operator {name[:40]!r}{hint}")
     op, rank = names[name]
     family = ops.get(op).family
@@ -171,15 +180,19 @@ def _check_windows(problem: Problem) -> None:
     for axis, span in enumerate(problem.kernel_extent):
         padded = problem.in_spatial[axis] + problem.pads_low[axis] + problem.pads_high[axis]
         if span > LIMIT:
-            problem.fail("dilation", f"makes the filter span {span} on axis {axis}, over {LIMIT}")
+            problem.fail(
+                "dilation", f"makes the filter span {span} on spatial axis {axis}, over {LIMIT}"
+            )
         if padded > LIMIT:
-            problem.fail("padding", f"makes the input {padded} long on axis {axis}, over {LIMIT}")
+            problem.fail(
+                "padding", f"makes the input {padded} long on spatial axis {axis}, over {LIMIT}"
+            )
         size = problem.out_spatial[axis]
         if size < 1 and problem.family.transposed:
-            problem.fail("padding", f"leaves an output of size {size} on axis {axis}")
+            problem.fail("padding", f"leaves an output of size {size} on spatial axis {axis}")
         if size < 1:
             problem.fail(
                 "filter",
-                f"spans {span} and does not fit the padded input of {padded} on axis {axis}:"
-                " the output would have size 0",
+                f"spans {span} and does not fit the padded input of {padded} on spatial axis"
+                f" {axis}: the output would have size 0",
             )

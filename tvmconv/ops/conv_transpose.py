@@ -118,8 +118,8 @@ def _resolve(problem: Problem) -> Mapping[str, opt.Value]:
     for axis, (size, whole) in enumerate(zip(wanted, whole_spatial(problem), strict=True)):
         total = whole - size
         if total < -1 or (total < 0 and auto in ("same_upper", "same_lower")):
-            problem.fail(name, f"is ambiguous in ONNX where it asks for {size} elements on axis"
-                         f" {axis} and there are {whole}")  # fmt: skip
+            problem.fail(name, f"asks for {size} elements on spatial axis {axis}, {-total} more"
+                         f" than there are: where they go, ONNX does not say")  # fmt: skip
         extra[axis] -= min(total, 0)
         small = max(total, 0) // 2
         large = max(total, 0) - small
@@ -250,11 +250,12 @@ BAD_CASES = (
     ("conv2d_transpose:1x8x9x9:8x3x3:stride=2:output_padding=2", "output_padding must be less than"
      " the stride 2 or the dilation 1, got 2"),
     ("conv1d_transpose:1x1x2:1x1:stride=2000000000", "stride must be at most 4096, got 2000000000"),
-    ("conv2d_transpose:1x8x2x2:8x3x3:padding=2", "padding leaves an output of size 0 on axis 0"),
-    ("conv2d_transpose:1x8x9x9:8x1x1:stride=3:padding=same_upper", "padding is ambiguous in ONNX"
-     " where it asks for 27 elements on axis 0 and there are 25"),
-    ("conv2d_transpose:1x8x9x9:8x3x3:stride=2:output_shape=21,19", "output_shape is ambiguous in"
-     " ONNX where it asks for 21 elements on axis 0 and there are 19"),
+    ("conv2d_transpose:1x8x2x2:8x3x3:padding=2", "padding leaves an output of size 0 on spatial"
+     " axis 0"),
+    ("conv2d_transpose:1x8x9x9:8x1x1:stride=3:padding=same_upper", "padding asks for 27 elements on"
+     " spatial axis 0, 2 more than there are: where they go, ONNX does not say"),
+    ("conv2d_transpose:1x8x9x9:8x3x3:stride=2:output_shape=21,19", "output_shape asks for 21"
+     " elements on spatial axis 0, 2 more than there are"),
     ("conv2d_transpose:1x8x9x9:8x3x3:output_shape=9,9,9", "output_shape must have 1 or 2 values,"
      " got 3"),
     ("conv2d_transpose:1x8x9x9:8x3x3:output_shape=0", "output_shape must be at least 1, got 0"),

@@ -51,7 +51,7 @@ class _Window:
         Lows, then highs.
     groups : int
         Of the convolution that follows: its channels stand together.
-    offset_groups : int
+    offset_group : int
         Parts of the channels that share their offsets.
     """
 
@@ -60,7 +60,7 @@ class _Window:
     dilation: tuple[int, ...]
     padding: tuple[int, ...]
     groups: int
-    offset_groups: int
+    offset_group: int
 
     @classmethod
     def of(cls, attrs: Attrs) -> _Window:
@@ -78,10 +78,10 @@ class _Window:
                     f"attribute '{key}' must be {count} integers of at least {least}, is {values}"
                 )
             lists[key] = tuple(values)
-        for key in ("groups", "offset_groups"):
+        for key in ("groups", "offset_group"):
             if integer(attrs, key) < 1:
                 raise InputError(f"attribute '{key}' must be at least 1, is {attrs[key]}")
-        return cls(**lists, groups=attrs["groups"], offset_groups=attrs["offset_groups"])
+        return cls(**lists, groups=attrs["groups"], offset_group=attrs["offset_group"])
 
     @property
     def taps(self) -> int:
@@ -107,13 +107,13 @@ def output_shape(shapes: Sequence[Shape], attrs: Attrs) -> Shape:
     window, x = _Window.of(attrs), shapes[0]
     if len(x) != _RANK + 2:
         raise InputError(f"input must have {_RANK + 2} axes, has shape {text(x)}")
-    for key, count in (("groups", window.groups), ("offset_groups", window.offset_groups)):
+    for key, count in (("groups", window.groups), ("offset_group", window.offset_group)):
         if x[1] % count:
             raise InputError(f"attribute '{key}' {count} does not divide the {x[1]} channels")
     out = window.out_spatial(x[2:])
     if min(out) < 1:
         raise InputError(f"the output would have size {min(out)}")
-    places = window.offset_groups * window.taps
+    places = window.offset_group * window.taps
     for name, shape, channels in zip(
         ("offset", "mask"), shapes[1:], (_RANK * places, places), strict=False
     ):
@@ -131,7 +131,7 @@ def reference(arrays: Sequence[Array], attrs: Attrs) -> Array:
     window = _Window.of(attrs)
     batch, channels, *sizes = arrays[0].shape
     shape = output_shape([a.shape for a in arrays], attrs)
-    parts, out = window.offset_groups, shape[2:]
+    parts, out = window.offset_group, shape[2:]
     x = arrays[0].astype(np.float64).reshape(batch, parts, channels // parts, prod(sizes))
     offset = arrays[1].astype(np.float64).reshape(batch, parts, window.taps, _RANK, *out)
     mask = arrays[2] if len(arrays) > 2 else np.ones((batch, parts * window.taps, *out))
@@ -172,7 +172,7 @@ def compute(spec: KernelSpec) -> list[Any]:
         for layout, name in zip(spec.inputs, ("x", "offset", "mask"), strict=False)
     ]
     stages = [_places(window, spec, tensors[1], axis) for axis in range(_RANK)]
-    sizes, per_part = x_layout.shape[2:], x_layout.shape[1] // window.offset_groups
+    sizes, per_part = x_layout.shape[2:], x_layout.shape[1] // window.offset_group
 
     def body(*index: Any) -> Any:
         n, position = index[0], index[2 : 2 + _RANK]
@@ -229,7 +229,7 @@ def _places(window: _Window, spec: KernelSpec, offset: Any, axis: int) -> tuple[
     from tvmconv._tvm import te
 
     layout = spec.inputs[1]
-    places = window.offset_groups * window.taps
+    places = window.offset_group * window.taps
     shape = (layout.shape[0], places, *layout.shape[2:])
 
     def floor(n: Any, place: Any, *position: Any) -> Any:
@@ -273,7 +273,7 @@ def _import(node: OnnxNode, builder: Builder) -> Value:
         "padding": [0] * 2 * _RANK,
         **importing.window_options(node, _RANK),
         "groups": groups,
-        "offset_groups": node.int_attr("offset_group", 1),
+        "offset_group": node.int_attr("offset_group", 1),
     }
     inputs = [x, offset] if mask is None else [x, offset, mask]
     samples = builder.emit("deform_im2col", inputs, attrs)
@@ -287,7 +287,7 @@ def _import(node: OnnxNode, builder: Builder) -> Value:
 
 def _attrs(**changed: Any) -> dict[str, Any]:
     plain = {"kernel": [3, 3], "stride": [1, 1], "dilation": [1, 1], "padding": [1, 1, 1, 1]}
-    return {**plain, "groups": 1, "offset_groups": 1, **changed}
+    return {**plain, "groups": 1, "offset_group": 1, **changed}
 
 
 OPERATOR = register(
@@ -302,12 +302,12 @@ OPERATOR = register(
             Case(
                 "DCN v2: a mask, two offset groups, stride, dilation",
                 shapes=((2, 32, 9, 8), (2, 36, 3, 3), (2, 18, 3, 3)),
-                attrs=_attrs(offset_groups=2, stride=[3, 2], dilation=[1, 2], padding=[0, 1, 1, 0]),
+                attrs=_attrs(offset_group=2, stride=[3, 2], dilation=[1, 2], padding=[0, 1, 1, 0]),
             ),
             Case(
                 "channels and groups that no block divides",
                 shapes=((1, 6, 5, 5), (1, 24, 4, 4)),
-                attrs=_attrs(groups=2, offset_groups=3, kernel=[2, 2], padding=[0, 0, 0, 0]),
+                attrs=_attrs(groups=2, offset_group=3, kernel=[2, 2], padding=[0, 0, 0, 0]),
             ),
         ),
         bad_cases=(
@@ -319,9 +319,9 @@ OPERATOR = register(
                 attrs=_attrs(),
             ),
             BadCase(
-                "'offset_groups' 3 does not divide the 4 channels",
+                "'offset_group' 3 does not divide the 4 channels",
                 shapes=((1, 4, 5, 5), (1, 54, 5, 5)),
-                attrs=_attrs(offset_groups=3),
+                attrs=_attrs(offset_group=3),
             ),
             BadCase(
                 "'stride' must be 2 integers of at least 1",

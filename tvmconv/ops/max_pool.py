@@ -30,12 +30,12 @@ def validate(problem: Problem) -> None:
     for axis, span in enumerate(problem.kernel_extent):
         low, high = problem.pads_low[axis], problem.pads_high[axis]
         if max(low, high) >= span:
-            problem.fail("padding", f"must be less than the window's extent {span} on axis {axis},"
-                         f" got {max(low, high)}")  # fmt: skip
+            problem.fail("padding", f"must be less than the window's extent {span} on spatial axis"
+                         f" {axis}, got {max(low, high)}")  # fmt: skip
         along = (problem.in_spatial[axis], problem.stride[axis], problem.dilation[axis])
         count = problem.out_spatial[axis]
         if not problem.count_include_pad and windows.has_empty_window(*along, low, count):
-            problem.fail("dilation", f"leaves a window on axis {axis} with padding alone")
+            problem.fail("dilation", f"leaves a window on spatial axis {axis} with padding alone")
 
 
 def reference(problem: Problem, arrays: Mapping[str, Array]) -> Float64:
@@ -157,7 +157,10 @@ BAD_CASES = (
     ("max_pool2d:1x8x9x9:2x2:groups=2", "option 'groups' is unknown"),
     ("max_pool2d:1x8x9x9:8x2x2", "filter must have 2 sizes (KxK), got 3"),
     ("max_pool2d:1x8x1x1:2x2", "the output would have size 0"),
-    ("max_pool1d:1x1x1:2:dilation=4:padding=2", "leaves a window on axis 0 with padding alone"),
+    (
+        "max_pool1d:1x1x1:2:dilation=4:padding=2",
+        "leaves a window on spatial axis 0 with padding alone",
+    ),
     ("max_pool2d:1x8x9x9:2x2:ceil_mode=2", "ceil_mode must be true or false, got '2'"),
     ("max_pool1d:1x1x4:3:stride=2:padding=valid:ceil_mode=true", "ceil_mode is ambiguous in ONNX"),
 )

@@ -205,6 +205,14 @@ class OutputSet:
         return self._references() == self._alone
 
 
+def poisoned(ports: Sequence[Port]) -> list[npt.NDArray[Any]]:
+    """Arrays whose bits are all ones: no number as floats, and -1 or the largest as integers."""
+    return [
+        np.frombuffer(bytearray(b"\xff" * port.nbytes), port.numpy_dtype).reshape(port.shape)
+        for port in ports
+    ]
+
+
 class OutputSets:
     """What a model writes its outputs to: new arrays, or such as nobody refers to any more.
 
