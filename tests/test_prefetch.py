@@ -53,6 +53,18 @@ def test_how_far_ahead_follows_from_the_cycles_of_a_step() -> None:
     assert "+ 40, 0]" in asked, asked
 
 
+def test_transforms_ask_for_the_lines_of_a_later_tile() -> None:
+    """The 36 lines of a tile take 72 cycles at least: 200 cycles are 3 tiles."""
+    spec = problem_spec(Problem.parse("conv2d:1x32x56x56:32x3x3:padding=1:algorithm=winograd4"))
+    func = scheduled(spec, "k0", asking(200))
+    asked = re.findall(r"T.prefetch\(T.address_of\(x\[(.*)\]\)", func.script())
+    assert len(asked) == len(set(asked)) == 6  # rows, in a loop over the columns
+    assert all("+ 3" in places for places in asked)
+    assert "T.address_of(x[" not in scheduled(spec, "k0", asking(0)).script()
+    lines = assembly("conv2d:1x32x56x56:32x3x3:padding=1:algorithm=winograd4", asking(200))
+    assert lines.count("prefetcht0") >= 36
+
+
 def test_sums_stay_in_registers() -> None:
     """No step stores a sum: between the multiply-adds of the innermost loops there is no store."""
     lines = assembly(STREAMS[0], asking(200)).splitlines()

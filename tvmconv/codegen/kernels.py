@@ -18,7 +18,7 @@ from tvmconv.codegen.groups import split_groups
 from tvmconv.codegen.guards import guard_phases
 from tvmconv.codegen.lanes import load_lanes
 from tvmconv.codegen.launch import announced
-from tvmconv.codegen.prefetch import PIPELINE, prefetch_weights
+from tvmconv.codegen.prefetch import PIPELINE, prefetch_tiles, prefetch_weights
 from tvmconv.codegen.tir import at_any_address, overlap_tails, retarget_output, skip_padding
 from tvmconv.errors import InputError
 from tvmconv.kernel import KernelSpec
@@ -142,7 +142,7 @@ def finish(sch: TVMObject, target: Target) -> TVMObject:
         func = load_lanes(skip_padding(overlap_tails(func)))
         func = numpy_extremes(func, target)
     func = halves.stored(te_dot.selected(func, target), target)
-    return func if target.is_gpu else prefetch_weights(func, target)
+    return func if target.is_gpu else prefetch_tiles(prefetch_weights(func, target), target)
 
 
 def lowering(*funcs: TVMObject) -> TVMObject:

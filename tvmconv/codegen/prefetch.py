@@ -1,8 +1,10 @@
-"""Weights that are asked for some time before a sum multiplies by them.
+"""Weights and tiles that are asked for some time before they are used.
 
 A sum reads its weights as one long stream, once or a few times; where they come from memory, each
 new line would hold up all the sums of a tile. :func:`prefetch_weights` has each step of a reduction
-ask for the lines that a later one reads: the weights lie in the order of the steps.
+ask for the lines that a later one reads: the weights lie in the order of the steps. A transform
+reads tiles of few lines from many rows, which the hardware does not foresee either:
+:func:`prefetch_tiles`.
 
 An instruction that asks for memory might, for all that LLVM knows, ask for that of the sums. The
 pipeline :data:`PIPELINE` therefore keeps them on the stack, from where LLVM takes them into
@@ -17,6 +19,7 @@ from collections.abc import Callable, Sequence
 from tvmconv._tvm import TVMObject, sym, tirx, tvm, tvm_ffi
 from tvmconv.codegen.lanes import loads_of, nest_to_vector, replaced
 from tvmconv.codegen.tir import loop_with, rebuild, uses
+from tvmconv.kernel import KIND
 from tvmconv.target import Target
 
 #: Name of the pipeline of passes that lowers functions with such instructions.
@@ -78,6 +81,62 @@ def _weights(loops: Sequence[TVMObject], realize: TVMObject) -> list[TVMObject]:
     return found
 
 
+def prefetch_tiles(func: TVMObject, target: Target) -> TVMObject:
+    """Ask for each line of a tile that is transformed ``prefetch_cycles`` before it is read.
+
+    Parameters
+    ----------
+    func : PrimFunc
+        Scheduled. It is returned as it is if the target leaves this to the hardware.
+    target : Target
+    """
+    if not target.caches.prefetch_cycles:
+        return func
+
+    def visit(stmt: TVMObject) -> TVMObject | None:
+        if not isinstance(stmt, tirx.For) or int(stmt.kind) == tirx.ForKind.UNROLLED:
+            return None
+        first = stmt.body.seq[0] if isinstance(stmt.body, tirx.SeqStmt) else stmt.body
+        is_loop = isinstance(first, tirx.For)
+        nest = nest_to_vector(first, tirx.ForKind.UNROLLED) if is_loop else None
+        asked = [] if nest is None else _tile(stmt.loop_var, *nest, target)
+        return loop_with(stmt, tirx.SeqStmt([*asked, stmt.body])) if asked else None
+
+    return func.with_body(rebuild(func.body, visit))
+
+
+def _tile(
+    number: TVMObject, loops: Sequence[TVMObject], realize: TVMObject, target: Target
+) -> list[TVMObject]:
+    """Ask for what a transform reads so many tiles later; nothing if it is no transform."""
+    block = realize.block
+    if str(block.annotations.get(KIND, "")) != "data_tile":
+        return []
+    loads = [load for load in loads_of(block.body) if str(load.source.scope()) != "local"]
+    values = dict(zip((v.var for v in block.iter_vars), realize.iter_values, strict=True))
+    *tile, lane = loops
+    found: dict[str, tuple[TVMObject, list[TVMObject]]] = {}
+    for load in loads:
+        places = [
+            replaced(replaced(index, values), {lane.loop_var: tirx.const(0, "int32")})
+            for index in load.indices
+        ]
+        found.setdefault(str(places), (load.source, places))
+    moving = [[one for one in tile if _moves(one, places)] for _, places in found.values()]
+    lines = sum(math.prod(int(one.extent) for one in some) for some in moving)
+    # Every line is loaded once, and an element is stored for each.
+    ahead = math.ceil(target.caches.prefetch_cycles / (2 * max(lines, 1)))
+    later = {number: number + ahead}
+    return [
+        _ask(source, [replaced(place, later) for place in places], some)
+        for (source, places), some in zip(found.values(), moving, strict=True)
+    ]
+
+
+def _moves(loop: TVMObject, places: Sequence[TVMObject]) -> bool:
+    return any(uses(place, loop.loop_var) for place in places)
+
+
 def _prefetch(
     nest: tuple[Sequence[TVMObject], TVMObject], load: TVMObject, target: Target
 ) -> TVMObject:
@@ -88,11 +147,16 @@ def _prefetch(
     )
     cycles = max(products / target.vector.fma_per_cycle, target.vector.fma_latency)
     ahead = math.ceil(target.caches.prefetch_cycles / cycles)
-    moving = [one for one in tile if any(uses(place, one.loop_var) for place in load.indices)]
-    fresh = {one.loop_var: tirx.Var(one.loop_var.name, "int32") for one in moving}
-    first = {**fresh, lane.loop_var: tirx.const(0, "int32")}
+    moving = [one for one in tile if _moves(one, load.indices)]
+    first = {lane.loop_var: tirx.const(0, "int32")}
     *outer, row, last = (replaced(place, first) for place in load.indices)
-    address = tirx.address_of(tirx.BufferLoad(load.source, [*outer, row + ahead, last]))
+    return _ask(load.source, [*outer, row + ahead, last], moving)
+
+
+def _ask(source: TVMObject, places: Sequence[TVMObject], moving: Sequence[TVMObject]) -> TVMObject:
+    """Ask for the lines at some places of a buffer, over these loops of a tile."""
+    fresh = {one.loop_var: tirx.Var(one.loop_var.name, "int32") for one in moving}
+    address = tirx.address_of(tirx.BufferLoad(source, [replaced(place, fresh) for place in places]))
     told = [tirx.const(number, "int32") for number in (_TO_READ, _ALL_LEVELS, _DATA)]
     body = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *told))
     for one in reversed(moving):
