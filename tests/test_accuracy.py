@@ -148,7 +148,7 @@ def test_mostly_zeros_do_not_count() -> None:
     got = reference.astype(np.float32)
     report = accuracy.check(problem, got, reference, magnitude)
     assert (report.status, report.passed) == ("inconclusive", False)
-    assert "78% of the reference is zero, the check does not count" in report.message
+    assert "78% of the reference is zero or no number, the check does not count" in report.message
     got[0, 0, 0] = 1
     assert accuracy.check(problem, got, reference, magnitude).status == "wrong"
 
@@ -260,6 +260,11 @@ def test_network_tolerance() -> None:
     report = accuracy.check_network(got, reference)
     assert (report.status, report.index) == ("wrong", (1,))
     assert accuracy.check_network(reference[:2], reference).status == "wrong"
+    tiny = np.full(20, 1e-7, np.float32)  # zeros pass
+    assert accuracy.check_network(tiny, tiny).status == "inconclusive"
+    none = np.float32([1.0, np.nan])
+    assert accuracy.check_network(none, none).passed
+    assert accuracy.check_network(np.float32([1.0, 2.0]), none).status == "wrong"
     sparse = np.zeros(20, np.float32)
     sparse[3] = 1
     assert accuracy.check_network(sparse, sparse).passed

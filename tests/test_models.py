@@ -130,8 +130,13 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{path}\n"
     assert list(folder.iterdir()) == [path]
     assert load(path).inputs[0].shape == (3, 3, 224, 224)
-    assert models.main([str(folder), "light_nothing"]) == InputError.exit_code
-    assert "no light network 'light_nothing'" in capsys.readouterr().err
+    new = tmp_path / "other"
+    for wrong in (["light_squeezenet", "light_nothing"], ["--batch", "0"]):
+        assert models.main([str(new), *wrong]) == InputError.exit_code
+        error = capsys.readouterr().err
+        assert error.startswith("python -m tvmconv.models: Invalid value for ")
+        assert error.count("\n") == 1
+        assert not new.exists()
     (tmp_path / "file").touch()
     assert models.main([str(tmp_path / "file")]) == InputError.exit_code
     assert capsys.readouterr().err.count("\n") == 1

@@ -12,6 +12,7 @@ import tvmconv
 from tvmconv.errors import InputError
 from tvmconv.models import light_path
 from tvmconv.oracle import batch_norm, before_softmax, evaluate_model, response_norm
+from tvmconv.runtime.arrays import Port, poisoned
 
 PROBLEM = "conv2d:1x20x9x9:24x3x3:padding=1:bias=true:activation=relu"
 
@@ -141,11 +142,61 @@ def test_a_network_of_zeros_is_neither_right_nor_wrong() -> None:
     assert "too few elements" in report.fault
 
 
+@pytest.mark.parametrize("params", [{"bias": -1000.0}, {"weight": 0.0}, {"weight": -1e-30}])
+def test_a_problem_of_zeros_is_neither_right_nor_wrong(params: dict[str, float]) -> None:
+    problem = "conv2d:1x8x6x6:8x3x3:padding=1:bias=true:activation=relu"
+    shapes = {"bias": (8,), "weight": (8, 8, 3, 3)}
+    given = {name: np.full(shapes[name], value, np.float32) for name, value in params.items()}
+    if "weight" in given:
+        given["bias"] = np.full(8, -1.0, np.float32)
+    report = tvmconv.verify(problem, params=given)
+    assert report.outputs[0].status == "inconclusive"
+
+
+def one_node(op: str, x: np.ndarray, dtype: int) -> onnx.ModelProto:
+    """``y = op(x, constant)``."""
+    values = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape),
+        helper.make_tensor_value_info("y", dtype, x.shape),
+    ]
+    nodes = [helper.make_node("Add" if op == "Sqrt" else op, ["x", "c"], ["a"])]
+    nodes += [helper.make_node(op if op == "Sqrt" else "Identity", ["a"], ["y"])]
+    given = [numpy_helper.from_array(x, "c")]
+    graph = helper.make_graph(nodes, "one", values[:1], values[1:], given)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_network_of_no_numbers_is_inconclusive() -> None:
+    model = one_node("Sqrt", np.full((2, 9), -100, np.float32), TensorProto.FLOAT)
+    assert tvmconv.verify(model).outputs[0].status == "inconclusive"
+
+
+def test_a_quantised_network_of_zeros_is_inconclusive() -> None:
+    module = sys.modules["tvmconv.verify"]
+    zeros, ones = np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)
+    assert module._compare_norms("y", zeros, zeros).status == "inconclusive"
+    assert module._compare_norms("y", ones, zeros).status == "wrong"
+    assert module._compare_norms("y", zeros, ones).status == "wrong"
+    assert module._compare_norms("y", ones, ones).status == "right"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "int64", "bool"])
+@pytest.mark.parametrize("shape", [(), (2, 3), (2, 0)])
+def test_outputs_begin_as_what_no_kernel_writes(dtype: str, shape: tuple[int, ...]) -> None:
+    (array,) = poisoned([Port("y", shape, dtype)])
+    assert (array.shape, str(array.dtype)) == (shape, dtype)
+    assert set(array.tobytes()) <= {0xFF}
+    assert array.flags.writeable
+    if dtype.endswith(("16", "32")):
+        assert np.isnan(array.astype(np.float32)).all()
+
+
 def test_outputs_that_are_not_written_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     from tvmconv.runtime import loader
 
     monkeypatch.setattr(loader.Module, "_run", lambda _, arrays, out, function: list(out))
-    for model in (PROBLEM, sparse(2.0)):
+    true = one_node("Greater", np.full((2, 9), -100, np.float32), TensorProto.BOOL)
+    for model in (PROBLEM, sparse(2.0), true):
         report = tvmconv.verify(model)
         assert report.outputs[0].status == "wrong"
         assert report.fault == "the output differs from the reference"

@@ -51,7 +51,7 @@ _HALVES_GAIN, _HALVES_SPREAD = 4.0, 8.0
 #: Roundings that an activation may take, in units of u.
 _ACTIVATION_ROUNDINGS = 8
 #: A reference counts if this share of what can differ from zero does; relu alone takes half of it.
-NONZERO_SHARE = 0.25
+_NONZERO_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ def check(
     """
     algorithm = algorithm or algorithm_of(problem)
     bound = error_bound(problem, reference, magnitude, algorithm)
-    report = _compare(got, reference, bound, problem.dtypes["output"], reached)
+    proves = counts(reference, reached)
+    report = _compare(got, reference, bound, problem.dtypes["output"], proves)
     if report.passed and algorithm in WINOGRAD:
         norm = float(np.linalg.norm(reference)) or 1.0
         share = float(np.linalg.norm(got - reference)) / norm
@@ -186,7 +187,7 @@ def check_exact(
     dtype = problem.dtypes["output"]
     with np.errstate(over="ignore"):
         rounded = reference.astype(dtype).astype(np.float64) if dtype in HALVES else reference
-    return _compare(got, rounded, np.zeros_like(reference), dtype, reached)
+    return _compare(got, rounded, np.zeros_like(reference), dtype, counts(reference, reached))
 
 
 def check_network(
@@ -194,11 +195,12 @@ def check_network(
 ) -> AccuracyReport:
     """Compare an output of a whole network: ``|got - y| <= atol + rtol·|y|``.
 
-    A network may make any of its outputs zero, but not all: that is inconclusive.
+    Inconclusive if that lets zeros pass for the whole output.
     """
     expected = np.asarray(reference, np.float64)
     bound = atol + rtol * np.abs(expected)
-    return _compare(got, expected, bound, str(reference.dtype), _nonzero(expected))
+    large = np.isfinite(expected) & (np.abs(expected) > bound)
+    return _compare(got, expected, bound, str(reference.dtype), bool(large.any()))
 
 
 def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> AccuracyReport:
@@ -223,7 +225,9 @@ def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> Ac
     share = _HALVES_GAIN * roundoff * sqrt(max(roundings, 1))
     rms = float(np.sqrt(np.mean(np.square(wide)))) if wide.size else 0.0
     bound = share * (np.abs(wide) + _HALVES_SPREAD * rms)
-    report = _compare(got, wide, bound, str(got.dtype), _nonzero(wide))
+    report = _compare(
+        got, wide, bound, str(got.dtype), bool(np.any(np.isfinite(wide) & (wide != 0)))
+    )
     norm = float(np.linalg.norm(got.astype(np.float64) - wide)) / (rms * sqrt(wide.size) or 1.0)
     if report.passed and norm > share:
         message = f"relative L2 error {norm:.2e} is over {share:.2e}"
@@ -231,31 +235,56 @@ def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> Ac
     return report
 
 
-def _nonzero(reference: Float64) -> Mask | None:
-    """What a network makes other than zero, if that is anything."""
-    mask = reference != 0
-    return mask if mask.any() else None
+def counts(reference: Float64, reached: Mask | None = None) -> bool:
+    """Whether enough of a reference is a number other than zero, of what can be."""
+    found = np.isfinite(reference) & (reference != 0)
+    if reached is None:
+        return bool(np.count_nonzero(found) >= _NONZERO_SHARE * reference.size)
+    return bool(np.count_nonzero(found & reached) >= _NONZERO_SHARE * np.count_nonzero(reached))
 
 
-def counts(reference: Float64, reached: Mask | None) -> bool:
-    """Whether enough of a reference differs from zero, of what can."""
-    can = reference.size if reached is None else np.count_nonzero(reached)
-    return bool(np.count_nonzero(reference) >= NONZERO_SHARE * can)
+def reached_elements(problem: Problem) -> Mask:
+    """Which elements of the output have a term; padding alone makes the others zero.
+
+    Of bytes, those that the largest terms, all of one sign, make other than zero.
+    """
+    if problem.family.arithmetic == "maximum":  # no window has padding alone
+        return np.ones(problem.output_shape, np.bool_)
+    fill = dict.fromkeys(problem.inputs, 1)
+    if problem.dtype in BYTE_DTYPES:
+        limits = np.iinfo(problem.dtype)
+        zero = int(problem.option("zero_point") or 0)
+        above = limits.max - zero >= zero - limits.min
+        fill["x"] = int(limits.max if above else limits.min)
+        if "weight" in fill:
+            weights = np.iinfo(problem.dtypes["weight"])
+            fill["weight"] = int(weights.max if above else weights.min)
+    full = {
+        name: np.full(shape, fill[name], problem.dtypes[name])
+        for name, shape in problem.inputs.items()
+    }
+    return np.asarray(problem.family.reference(problem, full) != 0)
 
 
 def _compare(
-    got: Array, reference: Float64, bound: Float64, dtype: str, reached: Mask | None
+    got: Array, reference: Float64, bound: Float64, dtype: str, proves: bool
 ) -> AccuracyReport:
-    """Find the element whose error is the largest multiple of its bound."""
+    """Find the element whose error is the largest multiple of its bound.
+
+    ``proves`` is whether the reference tells a right output from zeros.
+    """
     if got.shape != reference.shape or str(got.dtype) != dtype:
         message = f"output is {got.dtype} {got.shape}, not {dtype} {reference.shape}"
         return AccuracyReport("wrong", float("inf"), None, message)
-    error = np.abs(got.astype(np.float64) - reference)
     with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.abs(got.astype(np.float64) - reference)
         ratios = np.where(error > 0, error / bound, 0.0)
+    ratios = np.where(np.isnan(error), np.inf, ratios)
     same = (got == reference) | (np.isnan(got) & np.isnan(reference))
     ratios = np.where(same, 0.0, np.where(np.isfinite(got), ratios, np.inf))
     ratios = np.where(np.isnan(ratios), np.inf, ratios)
+    if got.dtype == np.bool_:  # a byte that is neither 0 nor 1 was not written as a truth value
+        ratios = np.where(got.view(np.uint8) > 1, np.inf, ratios)
     place = np.unravel_index(int(np.argmax(ratios)), ratios.shape)
     index, ratio = tuple(int(i) for i in place), float(ratios[place])
     wrong = int(np.count_nonzero(ratios > 1))
@@ -266,9 +295,9 @@ def _compare(
     if wrong:
         message = f"{found}; {wrong} of {got.size} elements are wrong"
         return AccuracyReport("wrong", ratio, index, message)
-    if not counts(reference, reached):
-        share = np.count_nonzero(reference) / reference.size
-        message = f"{1 - share:.0%} of the reference is zero, the check does not count"
+    if not proves:
+        share = np.mean(~np.isfinite(reference) | (np.abs(reference) <= bound))
+        message = f"{share:.0%} of the reference is zero or no number, the check does not count"
         return AccuracyReport("inconclusive", ratio, index, message)
     return AccuracyReport("right", ratio, index, found)
 
@@ -366,8 +395,8 @@ class Trial:
     exact : bool
         Whether the inputs are integers for exact comparison.
     reached : ndarray of bool or None
-        Which elements differed from zero in any draw, if one was not enough: where padding alone
-        makes the others zero, they are compared, but do not count.
+        Which elements count, if not all: those that padding alone makes zero are compared, but do
+        not.
     """
 
     problem: Problem
@@ -407,23 +436,18 @@ def trial(
     exact : bool
         Draw integers; the problem must be :func:`is_exact`.
     attempts : int
-        How many draws to make before taking the one of the fewest zeros. What is zero in all of
-        them is so by the problem, not by the draw.
+        How many draws to make before taking the last one though it does not count; its check is
+        then inconclusive.
     fixed : mapping, optional
         Arrays that are given, and not drawn.
     """
     draw = integer_inputs if exact else random_inputs
-    reached = np.zeros(problem.output_shape, np.bool_)
-    best: tuple[int, dict[str, Array], Float64] | None = None
+    reached: Mask | None = None
     for attempt in range(attempts):
         arrays = {**draw(problem, seed + attempt * 1_000_003), **(fixed or {})}
         reference = problem.reference(arrays)
-        if counts(reference, None):
-            return Trial(problem, arrays, reference, problem.magnitude(arrays), exact)
-        reached |= reference != 0
-        found = int(np.count_nonzero(reference))
-        if best is None or found > best[0]:
-            best = found, arrays, reference
-    assert best is not None, "at least one attempt"
-    _, arrays, reference = best
+        if counts(reference, reached):
+            break
+        if reached is None and counts(reference, reached := reached_elements(problem)):
+            break
     return Trial(problem, arrays, reference, problem.magnitude(arrays), exact, reached)

@@ -9,13 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from tvmconv.block_maker import BlockMaker
-from tvmconv.files import write_models
 
 if TYPE_CHECKING:
     import onnx
@@ -233,21 +229,12 @@ def block_model(name: str, small: bool = False, seed: int = 0) -> onnx.ModelProt
     return maker.model(name, block.build(maker, "x"))
 
 
-@click.command("python -m tvmconv.blocks")
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(list(BLOCKS)))
-@click.option("--small", is_flag=True, help="In sizes for tests.")
-@click.option("--seed", type=int, default=0, help="Of the weights.")
-def command(directory: Path, names: Sequence[str], small: bool, seed: int) -> None:
-    """Write blocks of networks as ONNX files: all, or those that are named."""
-    write_models(directory, names or list(BLOCKS), lambda name: block_model(name, small, seed))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Write blocks as files, by the command line; returns the exit code."""
     from tvmconv import cli
+    from tvmconv.cli import _models
 
-    return cli.main(arguments, command)
+    return cli.main(arguments, _models.blocks)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tvmconv.errors import EnvironmentError_, InputError
 
@@ -40,24 +39,6 @@ def replacing(path: Path) -> Iterator[Path]:
         raise EnvironmentError_(f"{path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_models(folder: Path, names: Iterable[str], make: Callable[[str], Any]) -> None:
-    """Make ONNX models by their names, write them to a folder, and print their paths.
-
-    Raises
-    ------
-    InputError
-        If there is a file in the place of the folder, or the maker knows no such name.
-    EnvironmentError_
-        If the system refuses to write.
-    """
-    make_output_dir(folder)
-    for name in names:
-        path = folder / f"{name}.onnx"
-        with replacing(path) as temporary:
-            temporary.write_bytes(make(name).SerializeToString())
-        print(path)
 
 
 def check_output_file(path: Path) -> None:

@@ -14,12 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 import numpy as np
 import numpy.typing as npt
 
 from tvmconv.errors import EnvironmentError_, InputError
-from tvmconv.files import write_models
 
 if TYPE_CHECKING:
     import onnx
@@ -224,26 +222,12 @@ def _set_batch(graph: onnx.GraphProto, batch: int) -> None:
             constants[node.input[1]].CopyFrom(numpy_helper.from_array(shape, node.input[1]))
 
 
-@click.command("python -m tvmconv.models")
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--weights", type=click.Choice(["random", "constant"]), default="random")
-@click.option("--seed", type=int, default=0, help="Of the random weights.")
-@click.option("--batch", type=int, help="Instead of the model's own.")
-def command(
-    directory: Path, names: Sequence[str], weights: str, seed: int, batch: int | None
-) -> None:
-    """Write the light networks as ONNX files: all, or those that are named."""
-    write_models(
-        directory, names or list(_NAMES), lambda name: light_model(name, weights, seed, batch)
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Write light networks as files, by the command line; returns the exit code."""
     from tvmconv import cli
+    from tvmconv.cli import _models
 
-    return cli.main(arguments, command)
+    return cli.main(arguments, _models.networks)
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ class Caches:
     """The memory that one core sees; sizes in bytes, bandwidths in bytes read per cycle and core.
 
     ``l3_bytes`` is what the target's cores share; ``dram_bytes_per_cycle`` is what one core reaches
-    alone. So many ``prefetch_cycles`` before its use a kernel asks for a line of weights; 0 leaves
-    that to the hardware.
+    alone. So many ``prefetch_cycles`` before its use a kernel asks for a line of weights or
+    of a tile; 0 leaves that to the hardware.
     """
 
     line_bytes: int

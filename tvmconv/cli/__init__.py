@@ -61,6 +61,7 @@ class _Commands(click.Group):
 
 
 @click.command(
+    "tvmconv",
     cls=_Commands,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -141,9 +142,8 @@ def _noting_signals(signals: list[int]) -> Iterator[None]:
 
 
 def _invoke(command: click.Command, arguments: list[str], state: State) -> int:
-    name = "tvmconv" if command is _tvmconv else command.name
     try:
-        with command.make_context(name, arguments, obj=state) as context:
+        with command.make_context(command.name, arguments, obj=state) as context:
             command.invoke(context)
     except click.exceptions.Exit as done:
         return done.exit_code

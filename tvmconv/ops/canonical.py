@@ -38,19 +38,18 @@ def problem_names() -> dict[str, tuple[str, int]]:
 
 def text_name(op: str, rank: int) -> str:
     """How a problem's text begins: ``conv2d``, ``conv2d_transpose``, ``dense``."""
-    if not ops.get(op).ranks:
-        return op
-    stem = op.removesuffix("_transpose")
-    return f"{stem}{rank}d{op.removeprefix(stem)}"
+    return _spelled(op, str(rank)) if ops.get(op).ranks else op
 
 
 def names_of(op: str) -> str:
     """How the texts of an operator's problems begin, in one word: ``conv{1,2,3}d_transpose``."""
     ranks = ops.get(op).ranks
-    if not ranks:
-        return op
-    every = "{" + ",".join(map(str, ranks)) + "}d"
-    return text_name(op, ranks[0]).replace(f"{ranks[0]}d", every)
+    return _spelled(op, "{" + ",".join(map(str, ranks)) + "}") if ranks else op
+
+
+def _spelled(op: str, ranks: str) -> str:
+    stem = op.removesuffix("_transpose")
+    return f"{stem}{ranks}d{op.removeprefix(stem)}"
 
 
 def split(text: str) -> tuple[str, Shape, Shape, tuple[tuple[str, str], ...]]:

@@ -208,7 +208,7 @@ class OutputSet:
 def poisoned(ports: Sequence[Port]) -> list[npt.NDArray[Any]]:
     """Arrays whose bits are all ones: no number as floats, and -1 or the largest as integers."""
     return [
-        np.frombuffer(bytearray(b"\xff" * port.nbytes), port.numpy_dtype).reshape(port.shape)
+        np.full(port.nbytes, 0xFF, np.uint8).view(port.numpy_dtype).reshape(port.shape)
         for port in ports
     ]
 
