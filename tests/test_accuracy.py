@@ -262,6 +262,10 @@ def test_network_tolerance() -> None:
     assert accuracy.check_network(reference[:2], reference).status == "wrong"
     tiny = np.full(20, 1e-7, np.float32)  # zeros pass
     assert accuracy.check_network(tiny, tiny).status == "inconclusive"
+    labels = np.array([4920, 17])
+    assert accuracy.check_network(labels, labels).passed
+    assert accuracy.check_network(labels + 1, labels).status == "wrong"
+    assert accuracy.check_network(np.zeros(3, np.bool_), np.zeros(3, np.bool_)).passed
     none = np.float32([1.0, np.nan])
     assert accuracy.check_network(none, none).passed
     assert accuracy.check_network(np.float32([1.0, 2.0]), none).status == "wrong"

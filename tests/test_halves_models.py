@@ -107,6 +107,18 @@ def test_wrong_networks_are_seen() -> None:
     assert not check_halves(swapped, logits, "bfloat16", count).passed
 
 
+def test_the_range_of_halves_is_not_an_error() -> None:
+    large = np.array([1.0, 78222.0, -1e6])
+    with np.errstate(over="ignore"):
+        halves = large.astype(np.float16)
+    assert check_halves(halves, large, "float16", 1).passed
+    assert not check_halves(halves[[0, 2, 1]], large, "float16", 1).passed
+    assert not check_halves(halves.astype(np.float32), large, "float16", 1).passed
+    small = np.array([2.9e-8, 1e-7, -3e-8])
+    assert check_halves(small.astype(np.float16), small, "float16", 1).passed
+    assert not check_halves(np.float16([1e-6, 0, 0]), small, "float16", 1).passed
+
+
 def test_weights_that_are_too_large_stay(tmp_path: Path) -> None:
     """A weight beyond float16's largest number keeps its layer in float32."""
     model = network()

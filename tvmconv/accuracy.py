@@ -195,9 +195,12 @@ def check_network(
 ) -> AccuracyReport:
     """Compare an output of a whole network: ``|got - y| <= atol + rtol·|y|``.
 
-    Inconclusive if that lets zeros pass for the whole output.
+    Inconclusive if that lets zeros pass for the whole output. Integers and truth values have to be
+    equal.
     """
     expected = np.asarray(reference, np.float64)
+    if reference.dtype.kind in "iub":
+        return _compare(got, expected, np.zeros_like(expected), str(reference.dtype), proves=True)
     bound = atol + rtol * np.abs(expected)
     large = np.isfinite(expected) & (np.abs(expected) > bound)
     return _compare(got, expected, bound, str(reference.dtype), bool(large.any()))
@@ -211,7 +214,9 @@ def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> Ac
 
         s = 4·u·√R,  4 for what layers amplify.
 
-    Right is ``‖got - y‖ <= s·‖y‖`` and, element by element, ``|got - y| <= s·(|y| + 8·rms(y))``.
+    Right is ``‖got - y‖ <= s·‖y‖`` and, element by element, ``|got - y| <= s·(|y| + 8·rms(y))``,
+    each with R times the smallest subnormal beside it; what the output's type cannot hold is
+    infinite.
 
     Parameters
     ----------
@@ -221,14 +226,21 @@ def check_halves(got: Array, reference: Array, dtype: str, roundings: int) -> Ac
         R, at least 1: see :func:`tvmconv.graph.precision.roundings`.
     """
     wide = np.asarray(reference, np.float64)
-    roundoff = TF32_ROUNDOFF if dtype == TF32 else DTYPES[dtype].roundoff
+    if str(got.dtype) in HALVES:
+        with np.errstate(over="ignore"):
+            stored = wide.astype(got.dtype).astype(np.float64)
+        wide = np.where(np.isinf(stored), stored, wide)
+    kind = DTYPES["float32" if dtype == TF32 else dtype]
+    roundoff = TF32_ROUNDOFF if dtype == TF32 else kind.roundoff
     share = _HALVES_GAIN * roundoff * sqrt(max(roundings, 1))
-    rms = float(np.sqrt(np.mean(np.square(wide)))) if wide.size else 0.0
-    bound = share * (np.abs(wide) + _HALVES_SPREAD * rms)
-    report = _compare(
-        got, wide, bound, str(got.dtype), bool(np.any(np.isfinite(wide) & (wide != 0)))
-    )
-    norm = float(np.linalg.norm(got.astype(np.float64) - wide)) / (rms * sqrt(wide.size) or 1.0)
+    finite = np.isfinite(wide)
+    size = float(np.linalg.norm(wide[finite]))
+    rms = size / sqrt(int(np.count_nonzero(finite)) or 1)
+    least = max(roundings, 1) * kind.smallest_subnormal
+    bound = share * (np.abs(wide) + _HALVES_SPREAD * rms) + least
+    report = _compare(got, wide, bound, str(got.dtype), proves=size > 0)
+    error = float(np.linalg.norm(got.astype(np.float64)[finite] - wide[finite]))
+    norm = max(0.0, error - least * sqrt(wide.size)) / (size or 1.0)
     if report.passed and norm > share:
         message = f"relative L2 error {norm:.2e} is over {share:.2e}"
         return AccuracyReport("wrong", norm / share, None, message)

@@ -125,7 +125,8 @@ class VerifyReport:
         for c in self.outputs:
             status = c.status.upper() if c.status == "wrong" else c.status
             verdict = status if c.ok else f"{status}: {c.message}"
-            table.add_row(c.name, "x".join(map(str, c.shape)), f"{c.ratio:.3f}", verdict)
+            ratio = f"{c.ratio:.3f}" if c.ratio < 1000 else f"{c.ratio:.3g}"
+            table.add_row(c.name, "x".join(map(str, c.shape)), ratio, verdict)
         if self.first_wrong or self.arithmetic:
             wrong = f"first wrong node: {self.first_wrong}" if self.first_wrong else ""
             table.caption = wrong or self.arithmetic

@@ -25,7 +25,9 @@ def _writer(name: str, models: Sequence[str]) -> Callable[[_Function], click.Com
     def command(function: _Function) -> click.Command:
         for option in (
             debug_option,
-            click.option("--seed", type=int, default=0, help="Of the random weights."),
+            click.option(
+                "--seed", type=click.IntRange(min=0), default=0, help="Of the random weights."
+            ),
             click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(models)),
             click.argument("directory", type=click.Path(file_okay=False, path_type=Path)),
         ):
@@ -38,7 +40,7 @@ def _writer(name: str, models: Sequence[str]) -> Callable[[_Function], click.Com
 
 @_writer("python -m tvmconv.models", light_models())
 @click.option("--weights", type=click.Choice(["random", "constant"]), default="random")
-@click.option("--batch", type=click.IntRange(min=1), help="Instead of the model's own.")
+@click.option("--batch", type=click.IntRange(1, 2**20), help="Instead of the model's own.")
 def networks(
     directory: Path, names: Sequence[str], weights: str, seed: int, batch: int | None
 ) -> None:

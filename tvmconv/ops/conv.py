@@ -50,7 +50,8 @@ def validate(problem: Problem) -> None:
                          f" got {problem.groups}")  # fmt: skip
     if winograd.tile_outputs(problem) and not winograd.fits(problem):
         problem.fail("algorithm", f"{problem.option('algorithm')} is for filters of 3 taps"
-                     " along some axis, with stride and groups 1, in float32")  # fmt: skip
+                     " along some axis, with stride and groups 1 and less padding than the filter"
+                     " spans, in float32")  # fmt: skip
 
 
 def inputs(problem: Problem) -> dict[str, Shape]:
@@ -288,6 +289,7 @@ BAD_CASES = (
         "conv2d:1x8x9x9:8x3x3:stride=2:algorithm=winograd2",
         "along some axis, with stride and groups",
     ),
+    ("conv2d:1x8x9x9:8x3x3:padding=3:algorithm=winograd4", "less padding than the filter spans"),
     ("conv2d:1x8x9x9:8x3x3:flipped=maybe", "flipped must be true or false, got 'maybe'"),
     ("convd2:1x64x56x56:64x3x3", "unknown operator 'convd2'; did you mean conv"),
 )

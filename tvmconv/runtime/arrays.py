@@ -207,10 +207,10 @@ class OutputSet:
 
 def poisoned(ports: Sequence[Port]) -> list[npt.NDArray[Any]]:
     """Arrays whose bits are all ones: no number as floats, and -1 or the largest as integers."""
-    return [
-        np.full(port.nbytes, 0xFF, np.uint8).view(port.numpy_dtype).reshape(port.shape)
-        for port in ports
-    ]
+    arrays = [_aligned(port) for port in ports]
+    for array in arrays:
+        array.reshape(-1).view(np.uint8)[:] = 0xFF
+    return arrays
 
 
 class OutputSets:
