@@ -204,7 +204,7 @@ def test_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", ": unknown operator ''; known are adaptive_avg_poolNd, "),
+        ("", ": unknown operator ''; known are adaptive_avg_pool{1,2,3}d, "),
         ("conv2d", "conv2d: input sizes are missing"),
         ("conv2d:", "'' is no list of sizes"),
         ("conv2d:1x3x9x9:8x3x3:", "'' is not an option=value"),
