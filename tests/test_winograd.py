@@ -182,6 +182,13 @@ def test_the_model_chooses_transformed_tiles_for_a_large_layer_only() -> None:
     assert Chooser(host()).algorithm(spec_of("conv2d:1x16x2x2:16x3x3:padding=1")) == "direct"
 
 
+def test_exact_refuses_an_algorithm_that_is_not() -> None:
+    import tvmconv
+
+    with pytest.raises(InputError, match="algorithm=winograd2 is not exact"):
+        tvmconv.compile("conv2d:1x16x6x6:16x3x3:algorithm=winograd2", exact=True)
+
+
 def test_a_network_has_no_coarse_algorithm() -> None:
     large = spec_of("conv2d:1x64x56x56:64x3x3:padding=1")
     assert Chooser(host()).algorithm(large) == "winograd6"

@@ -230,6 +230,12 @@ def compile_parts(
 
         images = image_builder(target)
     graph = model if isinstance(model, Graph) else load_model(model, batch=batch, params=params)
+    if exact and _is_problem(model):
+        from tvmconv.accuracy import algorithm_of
+        from tvmconv.problem import Problem
+
+        if (name := algorithm_of(Problem.parse(model))) != "direct":
+            raise InputError(f"{model}: algorithm={name} is not exact, which was asked for too")
     if split_separable:
         from tvmconv.graph.low_rank import split_low_rank
 
