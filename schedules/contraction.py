@@ -32,6 +32,8 @@ from .primitives import Extents, Tile, balance, tiles
 _MAX_SLOTS, _MAX_PIXELS = 8, 32
 #: Cycles for each register of sums to add a part of a sum to the others.
 _PART_CYCLES = 1.5
+#: Trips of an inner loop that LLVM unrolls.
+_FEW_TRIPS = 6
 
 
 def candidates(dims: Extents, target: Target) -> list[Candidate]:
@@ -143,7 +145,9 @@ def cycles(dims: Extents, tile: Tile, target: Target) -> float:
     sums = pixels * slots * vectors
     inputs = (pixels if dims.shared else pixels * slots) / costs.elements_a_load(tile.steps, target)
     counts = tiles(dims.outer, tile.sizes)
-    step = costs.step_cycles(sums, inputs + slots * vectors, target, dims.dots)
+    single = pixels if tile.steps == 1 else 0
+    step = costs.step_cycles(sums, inputs + slots * vectors, target, dims.dots, single)
+    step += _spilled(dims, tile, slots * vectors, target)
     useful = useful_taps(dims, tile)
     trips = dims.taps / dims.reduce[-1]
     compute = useful * (dims.taps * step + trips * costs.TRIP_CYCLES)
@@ -156,6 +160,19 @@ def cycles(dims: Extents, tile: Tile, target: Target) -> float:
     threads = max(1, target.cores)
     launch = costs.LAUNCH_CYCLES if threads > 1 else 0
     return total / threads * balance(units, threads) + launch
+
+
+def _spilled(dims: Extents, tile: Tile, weights: int, target: Target) -> int:
+    """Registers that a step lacks: LLVM unrolls a loop of few trips, and loads its elements first.
+
+    Instructions that read memory need no registers for them.
+    """
+    trips = next((extent for extent in reversed(dims.reduce) if extent > 1), 1)
+    if costs.reads_memory(target) or tile.steps > 1 or not 1 < trips <= _FEW_TRIPS:
+        return 0
+    pixels = math.prod(tile.sizes) // tile.sizes[1]
+    elements = pixels if dims.shared else pixels * tile.sizes[1]
+    return max(0, pixels * weights + elements + weights - target.vector.registers)
 
 
 def useful_taps(dims: Extents, tile: Tile) -> float:

@@ -15,8 +15,9 @@ TILE_CYCLES = 30.0
 SUM_CYCLES = 3.0
 #: Cycles of loop control for one trip of the loop over the inner input channels.
 TRIP_CYCLES = 2.0
-#: Instructions of a step besides its loads and multiply-adds.
-_LOOP_INSTRUCTIONS = 1
+#: Instructions of a step besides its loads and multiply-adds; in a loop of single steps, which
+#: load one element of each pixel, and those for the address of each element.
+_LOOP_INSTRUCTIONS, _SINGLE_STEP_INSTRUCTIONS, _ADDRESS_INSTRUCTIONS = 1, 6, 1
 #: Elements of a map below which one thread is faster than two.
 SERIAL_ELEMENTS = 16384
 #: Bytes of an element.
@@ -43,6 +44,11 @@ def _two_steps(target: Target) -> bool:
     return not target.byte_dot.startswith("vpdpbusd")
 
 
+def reads_memory(target: Target) -> bool:
+    """Whether a multiply-add can read an operand from memory."""
+    return target.arch == "x86_64"
+
+
 def lane_steps(extent: int, target: Target) -> int:
     """Steps of a reduction over so many channels whose elements vector loads bring; 1 is none.
 
@@ -65,17 +71,23 @@ def fits(pixels: int, weights: int, steps: int, target: Target) -> bool:
     return steps > 1 and pixels * weights + weights + vectors <= target.vector.registers
 
 
-def step_cycles(sums: int, loads: float, target: Target, dots: bool = False) -> float:
+def step_cycles(
+    sums: int, loads: float, target: Target, dots: bool = False, elements: int = 0
+) -> float:
     """Cycles of one step of a reduction: so many multiply-adds and loads, a chain of sums each.
 
-    A core that issues in order waits for each load of a vector before it goes on multiplying.
+    A core that issues in order waits for each load of a vector before it goes on multiplying. So
+    many ``elements`` of the loads are of single elements, where each step is a trip of a loop.
     """
     core = target.vector
     products = 2 * sums if dots and _two_steps(target) else sums
     arithmetic, memory = products / core.fma_per_cycle, loads / core.loads_per_cycle
     work = arithmetic + memory if target.in_order else max(arithmetic, memory)
     if core.issue_width:
-        work = max(work, (products + loads + _LOOP_INSTRUCTIONS) / core.issue_width)
+        others = loads + _LOOP_INSTRUCTIONS
+        if elements and core.lane_operand:
+            others = loads + _SINGLE_STEP_INSTRUCTIONS + elements * _ADDRESS_INSTRUCTIONS
+        work = max(work, (products + others) / core.issue_width)
     return max(work, core.fma_latency + CHAIN_CYCLES)
 
 

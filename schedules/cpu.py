@@ -26,8 +26,6 @@ from . import (
 )
 from .primitives import Tile, extents, find_blocks, schedule_map, stage_nearby, tile_reduction
 
-#: Taps of a window up to which its loops are unrolled.
-_UNROLLED_TAPS = 49
 #: Bytes a cycle of caches that take no time.
 _AT_ONCE = 1e12
 
@@ -99,7 +97,7 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
     elif separable.fits(sch, blocks):
         separable.schedule(sch, blocks, candidate)
     elif blocks.kind in ("contraction", "grouped", "unshared"):
-        tile_reduction(sch, blocks, Tile.of(candidate.knobs), False)
+        tile_reduction(sch, blocks, Tile.of(candidate.knobs))
     elif blocks.kind == "planes":
         planes.schedule_planes(sch, blocks, planes.PlaneTile.of(candidate.knobs))
     elif rows.kind_of(sch, blocks):
@@ -107,8 +105,7 @@ def schedule(func: TVMObject, target: Target, candidate: Candidate) -> TVMObject
     elif (stages := resampling.stages_of(sch, blocks)) is not None:
         resampling.schedule(sch, blocks, stages, target, dict(candidate.knobs)["fused"])
     elif blocks.kind == "window":
-        unrolled = math.prod(extents(sch, blocks).reduce) <= _UNROLLED_TAPS
-        tile_reduction(sch, blocks, Tile.of(candidate.knobs), unrolled)
+        windows.schedule(sch, blocks, Tile.of(candidate.knobs))
     elif blocks.kind == "nearby":
         dims = extents(sch, blocks)
         large = math.prod(dims.outer) * dims.lanes >= costs.SERIAL_ELEMENTS

@@ -163,6 +163,8 @@ class Tile:
     steps : int
         Steps of the innermost reduction that are unrolled, so that a vector load brings the
         elements of all; 1 is none.
+    lanes : int
+        Lanes of a slot that are computed together, one part of the slot after the other; 0 is all.
     """
 
     sizes: tuple[int, ...]
@@ -170,13 +172,15 @@ class Tile:
     fused: int
     swept: int = 0
     steps: int = 1
+    lanes: int = 0
 
     def knobs(self) -> tuple[tuple[str, int], ...]:
         """The tile as a point of a design space; :meth:`of` makes it again."""
         sizes = [(f"size{axis}", size) for axis, size in enumerate(self.sizes)]
         order = [(f"order{place}", axis) for place, axis in enumerate(self.order)]
-        steps = [("steps", self.steps)] if self.steps > 1 else []
-        return (*sizes, *order, ("fused", self.fused), ("swept", self.swept), *steps)
+        rest = [("steps", self.steps)] if self.steps > 1 else []
+        rest += [("lanes", self.lanes)] if self.lanes else []
+        return (*sizes, *order, ("fused", self.fused), ("swept", self.swept), *rest)
 
     @classmethod
     def of(cls, knobs: Sequence[tuple[str, int]]) -> Tile:
@@ -185,10 +189,11 @@ class Tile:
         rank = sum(name.startswith("size") for name in named)
         sizes = tuple(named[f"size{axis}"] for axis in range(rank))
         order = tuple(named[f"order{place}"] for place in range(rank))
-        return cls(sizes, order, named["fused"], named["swept"], named.get("steps", 1))
+        rest = (named.get("steps", 1), named.get("lanes", 0))
+        return cls(sizes, order, named["fused"], named["swept"], *rest)
 
 
-def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bool) -> None:
+def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unrolled: int = 0) -> None:
     """Keep a tile of sums in registers over the whole reduction.
 
     The output stage is tiled and ordered; the reduction is computed where its tile is needed, into
@@ -200,8 +205,8 @@ def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bo
     blocks : Blocks
         With a reduction.
     tile : Tile
-    unroll_window : bool
-        Unroll the reduction's loops as well.
+    unrolled : int
+        How many of the reduction's loops are unrolled as well, the innermost.
     """
     *axes, lane = sch.get_loops(blocks.output)
     pairs = [sch.split(axis, [None, size]) for axis, size in zip(axes, tile.sizes, strict=True)]
@@ -209,6 +214,9 @@ def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bo
     inner = [pair[1] for pair in pairs]
     # Slots innermost: one broadcast input element then feeds every slot of the tile.
     inner = [inner[0], *inner[2:], inner[1]]
+    if tile.lanes:
+        part, lane = sch.split(lane, [None, tile.lanes])
+        outer.append(part)
     sch.reorder(*outer, *inner, lane)
     if tile.fused:
         shared = sch.fuse(*outer[: tile.fused])
@@ -218,7 +226,7 @@ def tile_reduction(sch: TVMObject, blocks: Blocks, tile: Tile, unroll_window: bo
     if tile.swept:
         _sweep(sch, blocks, outer[-1 - tile.swept], tile, order)
     else:
-        sum_at(sch, blocks.work, blocks.total, outer[-1], order, unroll_window, tile.steps)
+        sum_at(sch, blocks.work, blocks.total, outer[-1], order, unrolled, tile.steps)
     unroll_tile(sch, sch.get_loops(blocks.output)[-len(order) :])
 
 
@@ -236,7 +244,7 @@ def _sweep(
     unroll_tile(sch, ordered)
     init = sch.decompose_reduction(blocks.total, part)
     sch.vectorize(sch.get_loops(init)[-1])
-    _sum_at(sch, blocks.work, innermost, order, False, tile.steps)
+    _sum_at(sch, blocks.work, innermost, order, 0, tile.steps)
 
 
 def sum_at(
@@ -245,7 +253,7 @@ def sum_at(
     total: TVMObject | None,
     place: TVMObject,
     order: Sequence[int],
-    unroll: bool = False,
+    unrolled: int = 0,
     steps: int = 1,
 ) -> None:
     """Compute a sum, or the parts of one and their total, at a loop, in registers.
@@ -257,14 +265,14 @@ def sum_at(
     place : LoopRV
     order : sequence of int
         Output axes from the outermost loop of the tile to the innermost, its vector.
-    unroll : bool
-        Unroll the reduction's loops as well.
+    unrolled : int
+        How many of the reduction's loops are unrolled as well, the innermost.
     steps : int
         Unroll so many steps of the innermost of them; they divide it.
     """
     if total is not None:
-        place = _sum_at(sch, total, place, order, False)
-    _sum_at(sch, block, place, order, unroll, steps)
+        place = _sum_at(sch, total, place, order, 0)
+    _sum_at(sch, block, place, order, unrolled, steps)
 
 
 def _sum_at(
@@ -272,7 +280,7 @@ def _sum_at(
     block: TVMObject,
     place: TVMObject,
     order: Sequence[int],
-    unroll: bool,
+    unrolled: int,
     steps: int = 1,
 ) -> TVMObject:
     """Compute a reduction at a loop, its own loops outside and the tile's, unrolled, inside.
@@ -293,9 +301,8 @@ def _sum_at(
     sch.reorder(*part, *reduce, *ordered)
     if steps > 1:
         sch.unroll(reduce[-1])
-    if unroll:
-        for loop in reduce:
-            sch.unroll(loop)
+    for loop in reduce[len(reduce) - unrolled :]:
+        sch.unroll(loop)
     unroll_tile(sch, ordered)
     init = sch.decompose_reduction(block, reduce[0])
     unroll_tile(sch, sch.get_loops(init)[-len(order) :])

@@ -128,7 +128,8 @@ def _product_cycles(
     sums = grouping.pixels * grouping.register_slots * vectors
     loads = grouping.pixels / costs.elements_a_load(grouping.steps or 1, target)
     loads += grouping.register_slots * vectors
-    step = costs.step_cycles(sums, loads, target)
+    single = 0 if grouping.steps else grouping.pixels
+    step = costs.step_cycles(sums, loads, target, elements=single)
     trips = size.channels / size.inner
     compute = size.channels * step + trips * costs.TRIP_CYCLES
     compute += sums * costs.SUM_CYCLES * (size.parts + 1) / 2

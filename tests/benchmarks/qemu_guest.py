@@ -57,8 +57,8 @@ def _ncnn(folder: Path, x: Array) -> Layer:
 
     def run() -> Any:
         extractor = net.create_extractor()
-        extractor.input("x", source)
-        return extractor.extract("y")[1]
+        extractor.input("in0", source)
+        return extractor.extract("out0")[1]
 
     return run, lambda result: np.asarray(result)[None]
 
