@@ -17,7 +17,7 @@ SUM_CYCLES = 3.0
 TRIP_CYCLES = 2.0
 #: Instructions of a step besides its loads and multiply-adds; in a loop of single steps, which
 #: load one element of each pixel, and those for the address of each element.
-_LOOP_INSTRUCTIONS, _SINGLE_STEP_INSTRUCTIONS, _ADDRESS_INSTRUCTIONS = 1, 6, 1
+_LOOP_INSTRUCTIONS, _SINGLE_STEP_INSTRUCTIONS, _ADDRESS_INSTRUCTIONS = 1, 8, 0.25
 #: Elements of a map below which one thread is faster than two.
 SERIAL_ELEMENTS = 16384
 #: Bytes of an element.
